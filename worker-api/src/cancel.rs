@@ -67,7 +67,12 @@ impl CancelFlag {
             if left.is_zero() {
                 return None;
             }
-            slot = self.shared.changed.wait_timeout(slot, left).unwrap_or_else(PoisonError::into_inner).0;
+            slot = self
+                .shared
+                .changed
+                .wait_timeout(slot, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         *slot
     }

@@ -96,7 +96,9 @@ impl Context {
 
     /// The time left until the deadline; `None` without one.
     pub fn remaining(&self) -> Option<Duration> {
-        self.parts.deadline.map(|at| at.saturating_duration_since(Instant::now()))
+        self.parts
+            .deadline
+            .map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     /// Why the unit has to stop, once it has to.
@@ -111,12 +113,16 @@ impl Context {
 
     /// Fails once the unit has to stop: put `cx.check()?` into long loops.
     pub fn check(&self) -> Result<()> {
-        self.stop_reason().map_or(Ok(()), |reason| Err(Error::stopped(reason)))
+        self.stop_reason()
+            .map_or(Ok(()), |reason| Err(Error::stopped(reason)))
     }
 
     /// Sleeps, but not past the moment when the unit has to stop; fails if it has to.
     pub fn sleep(&self, duration: Duration) -> Result<()> {
-        self.parts.cancel.wait(duration).map_or(Ok(()), |reason| Err(Error::stopped(reason)))
+        self.parts
+            .cancel
+            .wait(duration)
+            .map_or(Ok(()), |reason| Err(Error::stopped(reason)))
     }
 
     /// The worker's own configuration: the table `[workers.<module>]` of the node, deserialised.
@@ -125,7 +131,11 @@ impl Context {
         if self.parts.config.is_null() {
             return Ok(T::default());
         }
-        T::deserialize(&self.parts.config)
-            .map_err(|e| Error::msg(format!("configuration [workers.{}]: {e}", self.parts.directive.module())))
+        T::deserialize(&self.parts.config).map_err(|e| {
+            Error::msg(format!(
+                "configuration [workers.{}]: {e}",
+                self.parts.directive.module()
+            ))
+        })
     }
 }

@@ -18,12 +18,18 @@ pub struct Error {
 impl Error {
     /// A failure with this text: one line that names what went wrong.
     pub fn msg(text: impl fmt::Display) -> Self {
-        Self { text: text.to_string(), stopped: None }
+        Self {
+            text: text.to_string(),
+            stopped: None,
+        }
     }
 
     /// The unit was told to stop; what [`crate::Context::check`] and a failed send return.
     pub fn stopped(reason: StopReason) -> Self {
-        Self { text: reason.as_str().to_owned(), stopped: Some(reason) }
+        Self {
+            text: reason.as_str().to_owned(),
+            stopped: Some(reason),
+        }
     }
 
     /// Why the unit was told to stop, if that is what this error says.

@@ -2,13 +2,13 @@
 //!
 //! Knows nothing of networks and runtimes: a worker is a plain blocking function.
 
-mod vocabulary;
-mod payload;
 mod cancel;
 mod context;
-mod responder;
 mod entry;
 mod error;
+mod payload;
+mod responder;
+mod vocabulary;
 
 pub use bytes::Bytes;
 pub use uuid::Uuid;

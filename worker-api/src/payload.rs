@@ -28,7 +28,9 @@ pub struct Buffer {
 impl Buffer {
     /// Wraps any reader; tests of workers use this with a byte slice.
     pub fn new(source: impl Read + Send + 'static) -> Self {
-        Self { source: Box::new(source) }
+        Self {
+            source: Box::new(source),
+        }
     }
 }
 

@@ -31,7 +31,11 @@ pub struct Responder {
 impl Responder {
     /// A responder that feeds `sink`.
     pub fn new(sink: impl ResponseSink + 'static) -> Self {
-        Self { sink: Box::new(sink), gathered: BytesMut::new(), streaming: false }
+        Self {
+            sink: Box::new(sink),
+            gathered: BytesMut::new(),
+            streaming: false,
+        }
     }
 
     /// Sends one whole response. Ends a streamed response first, if one is under way.
@@ -56,7 +60,9 @@ impl Responder {
 
     fn pass_gathered(&mut self) -> io::Result<()> {
         let piece = self.gathered.split().freeze();
-        self.sink.send(piece, false).map_err(|reason| io::Error::other(reason.as_str()))
+        self.sink
+            .send(piece, false)
+            .map_err(|reason| io::Error::other(reason.as_str()))
     }
 }
 
@@ -73,12 +79,18 @@ impl io::Write for Responder {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.gathered.is_empty() { Ok(()) } else { self.pass_gathered() }
+        if self.gathered.is_empty() {
+            Ok(())
+        } else {
+            self.pass_gathered()
+        }
     }
 }
 
 impl fmt::Debug for Responder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Responder").field("streaming", &self.streaming).finish_non_exhaustive()
+        f.debug_struct("Responder")
+            .field("streaming", &self.streaming)
+            .finish_non_exhaustive()
     }
 }

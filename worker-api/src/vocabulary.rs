@@ -33,7 +33,10 @@ impl Directive {
             None => Err(DirectiveError::NoColon(text.to_owned())),
             Some(0) => Err(DirectiveError::NoModule(text.to_owned())),
             Some(at) if at + 1 == text.len() => Err(DirectiveError::NoFunction(text.to_owned())),
-            Some(at) => Ok(Self { text: text.into(), colon: at as u16 }),
+            Some(at) => Ok(Self {
+                text: text.into(),
+                colon: at as u16,
+            }),
         }
     }
 
@@ -141,17 +144,32 @@ mod tests {
     #[test]
     fn directive_splits_at_the_first_colon() {
         let directive = Directive::parse("kv:proto.KV/Get:x").unwrap();
-        assert_eq!((directive.module(), directive.function()), ("kv", "proto.KV/Get:x"));
+        assert_eq!(
+            (directive.module(), directive.function()),
+            ("kv", "proto.KV/Get:x")
+        );
     }
 
     #[test]
     fn each_malformed_directive_says_what_is_missing() {
-        assert!(matches!(Directive::parse("nocolon"), Err(DirectiveError::NoColon(_))));
+        assert!(matches!(
+            Directive::parse("nocolon"),
+            Err(DirectiveError::NoColon(_))
+        ));
         assert!(matches!(Directive::parse(":x"), Err(DirectiveError::NoModule(_))));
-        assert!(matches!(Directive::parse("a:"), Err(DirectiveError::NoFunction(_))));
+        assert!(matches!(
+            Directive::parse("a:"),
+            Err(DirectiveError::NoFunction(_))
+        ));
         assert!(matches!(Directive::parse(""), Err(DirectiveError::NoColon(_))));
-        assert!(matches!(Directive::parse("a b:c"), Err(DirectiveError::BadCharacter(' '))));
-        assert!(matches!(Directive::parse("a:\u{7}"), Err(DirectiveError::BadCharacter('\u{7}'))));
+        assert!(matches!(
+            Directive::parse("a b:c"),
+            Err(DirectiveError::BadCharacter(' '))
+        ));
+        assert!(matches!(
+            Directive::parse("a:\u{7}"),
+            Err(DirectiveError::BadCharacter('\u{7}'))
+        ));
     }
 
     #[test]

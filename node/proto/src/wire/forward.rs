@@ -1,0 +1,123 @@
+//! The forward frame: one QUIC packet of a session on its way from node to node.
+//!
+//! ```text
+//! 0      1      2                10               18              26
+//! +------+------+----------------+----------------+---------------+------ - -
+//! | type | hops | destination    | source         | tag           | QUIC packet
+//! +------+------+----------------+----------------+---------------+------ - -
+//! ```
+//!
+//! The two top bits of the type are 0, so that no QUIC packet is taken for a frame: QUIC sets the fixed bit
+//! (RFC 9000, sections 17.2 and 17.3), and greasing it (RFC 9287) is off. The tag is SipHash-2-4 over bytes 0 to 18 and the
+//! first 16 bytes of the packet, keyed for each link and direction by TLS key export (RFC 8446, section 7.5).
+
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher24;
+
+use crate::id::NodeHash;
+
+/// Bytes before the QUIC packet.
+pub const HEADER_BYTES: usize = 26;
+/// How many nodes may pass a frame on.
+pub const HOP_LIMIT: u8 = 32;
+/// Type and version of the only frame so far.
+pub const TYPE_SESSION_1: u8 = 0x01;
+/// How much of the packet the tag covers, in bytes.
+const TAGGED_PACKET_BYTES: usize = 16;
+/// Where the tag begins.
+const TAG_AT: usize = 18;
+
+/// The key of one link in one direction.
+#[derive(Clone)]
+pub struct LinkKey(SipHasher24);
+
+impl LinkKey {
+    /// A key of 16 secret bytes.
+    pub fn new(secret: &[u8; 16]) -> Self {
+        Self(SipHasher24::new_with_key(secret))
+    }
+
+    fn tag(&self, head: &[u8], packet: &[u8]) -> u64 {
+        let mut hasher = self.0;
+        hasher.write(head);
+        hasher.write(&packet[..packet.len().min(TAGGED_PACKET_BYTES)]);
+        hasher.finish()
+    }
+}
+
+impl std::fmt::Debug for LinkKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LinkKey(..)")
+    }
+}
+
+/// The fields of a frame's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForwardHeader {
+    /// How many more nodes may pass the frame on.
+    pub hops: u8,
+    /// The session's end that the packet goes to.
+    pub destination: NodeHash,
+    /// The session's end that sent it.
+    pub source: NodeHash,
+}
+
+/// Whether a datagram, or a segment of one, is a forward frame rather than a QUIC packet.
+pub fn is_forward_frame(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|first| first & 0xc0 == 0)
+}
+
+impl ForwardHeader {
+    /// The header's bytes for `packet` on the link whose sending key is `key`.
+    pub fn seal(&self, key: &LinkKey, packet: &[u8]) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[0] = TYPE_SESSION_1;
+        bytes[1] = self.hops;
+        bytes[2..10].copy_from_slice(&self.destination.0.to_be_bytes());
+        bytes[10..18].copy_from_slice(&self.source.0.to_be_bytes());
+        let tag = key.tag(&bytes[..TAG_AT], packet);
+        bytes[TAG_AT..].copy_from_slice(&tag.to_be_bytes());
+        bytes
+    }
+
+    /// Reads and checks the header of `frame`, which came over the link whose receiving key is `key`.
+    pub fn open(key: &LinkKey, frame: &[u8]) -> Result<Self, ForwardError> {
+        let Some((header, packet)) = frame.split_first_chunk::<HEADER_BYTES>() else {
+            return Err(ForwardError::TooShort);
+        };
+        if packet.is_empty() {
+            return Err(ForwardError::TooShort);
+        }
+        if header[0] != TYPE_SESSION_1 {
+            return Err(ForwardError::UnknownType(header[0]));
+        }
+        let number = |at: usize| {
+            header[at..at + 8]
+                .iter()
+                .fold(0u64, |sum, b| sum << 8 | u64::from(*b))
+        };
+        if key.tag(&header[..TAG_AT], packet) != number(TAG_AT) {
+            return Err(ForwardError::BadTag);
+        }
+        Ok(Self {
+            hops: header[1],
+            destination: NodeHash(number(2)),
+            source: NodeHash(number(10)),
+        })
+    }
+}
+
+/// Why a frame is dropped. Counted by reason, never answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForwardError {
+    /// No room for a header and a packet.
+    #[error("forward frame is too short")]
+    TooShort,
+    /// A type that this version does not know.
+    #[error("forward frame of unknown type {0:#04x}")]
+    UnknownType(u8),
+    /// Not sealed with the link's key: forged, or of an old link.
+    #[error("forward frame with a wrong tag")]
+    BadTag,
+}

@@ -1,0 +1,9 @@
+//! Every frame that leaves a process, as types, with their codec and their limits. `docs/PROTOCOL.md` describes
+//! the same for a reader; golden vectors pin both.
+
+pub mod codec;
+pub mod forward;
+pub mod frame;
+pub mod link;
+pub mod query;
+pub mod unit;

@@ -1,0 +1,261 @@
+//! The frames of a unit: what the submitter asks, what the executor answers, and the one end.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use worker_api::Directive;
+
+use crate::id::{NodeId, UnitId};
+
+/// The most parameters that a unit may carry.
+pub const MAX_PARAMS: usize = 64;
+/// The longest key and value of a parameter together, in bytes.
+pub const MAX_PARAM_BYTES: usize = 4096;
+/// The longest message of an EOF or a refusal, in bytes; longer ones are cut.
+pub const MAX_MESSAGE_BYTES: usize = 4096;
+/// The longest trace context, in bytes (W3C `traceparent` has 55).
+pub const MAX_TRACE_BYTES: usize = 128;
+
+/// Opens a unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submit {
+    /// Chosen by the submitter; the same id twice is one unit.
+    pub unit: UnitId,
+    /// As the submitter wrote it: the executor answers a malformed one with its own kind of error.
+    pub directive: String,
+    /// The executor that the submitter wants; on the control socket only, `None` lets the node place the unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<NodeId>,
+    /// The payload's length in bytes, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_bytes: Option<u64>,
+    /// For the worker.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, String>,
+    /// Milliseconds that are left when the frame is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// A W3C `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
+}
+
+impl Submit {
+    /// Whether the frame keeps the limits of this module; says which one it breaks.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let too_long = |(key, value): (&String, &String)| key.len() + value.len() > MAX_PARAM_BYTES;
+        if self.params.len() > MAX_PARAMS {
+            Err("more than 64 parameters")
+        } else if self.params.iter().any(too_long) {
+            Err("a parameter of more than 4096 bytes")
+        } else if self.trace.as_ref().is_some_and(|t| t.len() > MAX_TRACE_BYTES) {
+            Err("a trace context of more than 128 bytes")
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The directive, parsed.
+    pub fn parse_directive(&self) -> Result<Directive, worker_api::DirectiveError> {
+        Directive::parse(&self.directive)
+    }
+}
+
+/// The executor takes the unit: it runs, or waits in the executor's queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The node that runs it.
+    pub executor: NodeId,
+}
+
+/// The executor does not take the unit; nothing was run. The unit may be offered to another executor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Why.
+    pub kind: Kind,
+    /// One line that names the cause and the remedy.
+    pub message: String,
+}
+
+/// Stops a unit. Sent on the unit's stream while its payload is under way, else on a stream of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// Which unit.
+    pub unit: UnitId,
+}
+
+/// The one end of a unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Eof {
+    /// How it went.
+    pub outcome: Outcome,
+    /// Why, in detail.
+    pub kind: Kind,
+    /// Empty when the unit succeeded; else one line that names the cause.
+    #[serde(default)]
+    pub message: String,
+    /// Responses that the worker sent.
+    pub responses: u64,
+    /// Bytes in these responses.
+    pub bytes: u64,
+    /// XXH3-64 over all response bytes in order: tells a wrong or truncated stream, whatever broke it.
+    pub digest: u64,
+    /// Milliseconds from admission to the end, on the executor's clock.
+    pub duration_ms: u64,
+}
+
+/// How a unit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The function returned without an error.
+    Succeeded,
+    /// The function failed, or the unit was refused.
+    Failed,
+    /// The submitter cancelled it.
+    Cancelled,
+    /// Its deadline passed.
+    Expired,
+    /// The executor went away; the function may have run.
+    Lost,
+}
+
+/// Why a unit ended as it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Succeeded.
+    Ok,
+    /// The function returned an error.
+    WorkerError,
+    /// The function panicked.
+    Panic,
+    /// The directive is not of the form `module:function`.
+    MalformedDirective,
+    /// The executor has no such module.
+    UnknownModule,
+    /// The executor has the module, but not the function.
+    UnknownFunction,
+    /// No node of this id is known.
+    NoSuchNode,
+    /// No reachable node has the worker.
+    NoCapableNode,
+    /// The node is known, but there is no way to it.
+    NoRoute,
+    /// Pool and queue are full.
+    Busy,
+    /// The executor does not let this submitter run this.
+    Forbidden,
+    /// The executor shuts down.
+    Draining,
+    /// A unit of this id runs, or has run.
+    Duplicate,
+    /// The payload is larger than the executor or the worker allows.
+    PayloadTooLarge,
+    /// The payload broke off, stalled or was not as announced.
+    PayloadBroken,
+    /// Cancelled by the submitter.
+    Cancelled,
+    /// The deadline passed.
+    Expired,
+    /// The executor was lost while the unit ran.
+    NodeLost,
+    /// A frame broke the protocol.
+    Protocol,
+    /// The executor's own fault, such as a full disk.
+    Internal,
+    /// A kind that a newer peer knows.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Outcome {
+    /// The name on the wire and in output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl Kind {
+    /// The name on the wire and in output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::WorkerError => "worker_error",
+            Self::Panic => "panic",
+            Self::MalformedDirective => "malformed_directive",
+            Self::UnknownModule => "unknown_module",
+            Self::UnknownFunction => "unknown_function",
+            Self::NoSuchNode => "no_such_node",
+            Self::NoCapableNode => "no_capable_node",
+            Self::NoRoute => "no_route",
+            Self::Busy => "busy",
+            Self::Forbidden => "forbidden",
+            Self::Draining => "draining",
+            Self::Duplicate => "duplicate",
+            Self::PayloadTooLarge => "payload_too_large",
+            Self::PayloadBroken => "payload_broken",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::NodeLost => "node_lost",
+            Self::Protocol => "protocol",
+            Self::Internal => "internal",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The outcome that a unit of this kind has.
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Self::Ok => Outcome::Succeeded,
+            Self::Cancelled => Outcome::Cancelled,
+            Self::Expired => Outcome::Expired,
+            Self::NodeLost => Outcome::Lost,
+            _ => Outcome::Failed,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Eof {
+    /// An end without any response.
+    pub fn without_responses(kind: Kind, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        cut(&mut message);
+        Self {
+            outcome: kind.outcome(),
+            kind,
+            message,
+            responses: 0,
+            bytes: 0,
+            digest: EMPTY_DIGEST,
+            duration_ms: 0,
+        }
+    }
+}
+
+/// XXH3-64 of nothing.
+pub const EMPTY_DIGEST: u64 = 0x2d06_8005_38d3_94c2;
+
+/// Cuts `message` to [`MAX_MESSAGE_BYTES`] at a character's boundary.
+pub fn cut(message: &mut String) {
+    message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+}
