@@ -1,1 +1,3 @@
-//! Placeholder.
+//! A Workmesh node as a library: a program of ten lines makes a node with its own workers.
+
+pub mod control;

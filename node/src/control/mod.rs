@@ -1,0 +1,3 @@
+//! The local control socket: one conversation a connection, in the frames of a session's streams.
+
+pub mod report;

@@ -1,0 +1,167 @@
+//! The answers to questions, as they travel over sessions and the control socket and as `--json` prints them.
+//!
+//! Filled in by the node, printed by the command line. Field names are part of the product's interface.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use workmesh_proto::{NodeId, UnitId};
+
+/// How a node is: the answer to a ping.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PingReport {
+    /// Who answers.
+    pub node: NodeId,
+    /// Round-trip time in milliseconds, measured by the node that was asked to ping.
+    pub rtt_ms: f64,
+    /// Software version.
+    pub version: String,
+    /// Seconds since the node started.
+    pub uptime_s: f64,
+    /// When the ping left.
+    pub initial_time: Timestamp,
+    /// When the node answered, by its own clock.
+    pub response_time: Timestamp,
+    /// Units that run or wait on the node.
+    pub active_work: Vec<ActiveWork>,
+    /// The node's pool.
+    pub pool: PoolReport,
+}
+
+/// A unit that runs or waits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ActiveWork {
+    /// The unit.
+    pub id: UnitId,
+    /// What it asks for.
+    pub directive: String,
+    /// Who submitted it, by certificate.
+    pub sender: NodeId,
+    /// `queued`, `running` or `abandoned`.
+    pub state: String,
+    /// Seconds since admission.
+    pub age_s: f64,
+}
+
+/// How full a pool is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PoolReport {
+    /// Units that can run at once.
+    pub slots: u32,
+    /// Units that run.
+    pub running: u32,
+    /// Units that wait.
+    pub queued: u32,
+    /// Units that can wait.
+    pub queue_limit: u32,
+}
+
+/// What a node knows: the answer to `node status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Who answers.
+    pub node: NodeId,
+    /// The mesh's name.
+    pub mesh: String,
+    /// Software version.
+    pub version: String,
+    /// Seconds since the node started.
+    pub uptime_s: f64,
+    /// Where the node listens.
+    pub listen: Option<String>,
+    /// Links, up or being dialled.
+    pub links: Vec<LinkReport>,
+    /// Every other node, and the way to it.
+    pub routes: Vec<RouteReport>,
+    /// This node's own workers.
+    pub workers: Vec<String>,
+    /// This node's pool.
+    pub pool: PoolReport,
+    /// Frames passed on for other nodes.
+    pub forwarded: ForwardedReport,
+    /// This node's certificate.
+    pub certificate: CertificateReport,
+}
+
+/// One link.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LinkReport {
+    /// The neighbour; unknown while dialling an address without id.
+    pub node: Option<NodeId>,
+    /// `host:port`.
+    pub address: String,
+    /// What it costs to cross.
+    pub cost: u32,
+    /// Smoothed round-trip time in milliseconds; none while down.
+    pub rtt_ms: Option<f64>,
+    /// `up`, `dialling` or `waiting`.
+    pub state: String,
+    /// Why the last attempt failed, while down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The way to one node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RouteReport {
+    /// Where to.
+    pub node: NodeId,
+    /// The neighbour to hand packets to; none if there is no way.
+    pub next_hop: Option<NodeId>,
+    /// Sum of the links' costs.
+    pub cost: Option<u32>,
+    /// Links to cross.
+    pub hops: Option<u16>,
+}
+
+/// Frames passed on for other nodes since the start.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ForwardedReport {
+    /// Frames.
+    pub packets: u64,
+    /// Bytes in them, headers included.
+    pub bytes: u64,
+    /// Frames dropped, for whatever reason.
+    pub dropped: u64,
+}
+
+/// A node's certificate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CertificateReport {
+    /// When it ends.
+    pub not_after: Timestamp,
+}
+
+/// One worker function on one node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// Who has it.
+    pub node: NodeId,
+    /// `module:function`.
+    pub directive: String,
+    /// `bytes`, `buffer` or `file`.
+    pub payload: String,
+    /// The worker's own version.
+    pub version: String,
+    /// Whether running a unit twice does no harm.
+    pub idempotent: bool,
+    /// One line for a person.
+    pub description: String,
+}
+
+/// One hop on the way to a node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HopReport {
+    /// From 1.
+    pub hop: u16,
+    /// The node that was reached.
+    pub node: NodeId,
+    /// Round-trip time from here to that node in milliseconds.
+    pub rtt_ms: f64,
+}
+
+/// A relay's answer to a trace: whom it would hand packets for the target to. None when it is the target.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NextHop {
+    /// The neighbour.
+    pub next_hop: Option<NodeId>,
+}
