@@ -6,4 +6,6 @@
 pub mod id;
 pub mod wire;
 
+pub mod unit;
+
 pub use id::{Cost, Incarnation, LinkId, MeshName, NodeHash, NodeId, NodeIdError, UnitId};

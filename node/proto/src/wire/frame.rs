@@ -16,6 +16,10 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 pub const PREFIX_BYTES: usize = 10;
 /// The longest body of any frame, in bytes. A longer one ends the stream.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
+/// Bytes of the serial at the head of a response's body.
+pub const SERIAL_BYTES: usize = 8;
+/// The most response bytes that one frame carries.
+pub const MAX_PIECE_BYTES: usize = MAX_BODY_BYTES - SERIAL_BYTES;
 
 /// The frame types. A gap in the numbers is free for later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -152,6 +156,15 @@ pub fn encode_prefix(kind: u8, flags: u8, unit: u32, length: usize, out: &mut By
     out.put_u32(length as u32);
 }
 
+/// Appends prefix and serial of a response frame for `length` response bytes, which the sender passes on unchanged.
+///
+/// `length` is at most [`MAX_PIECE_BYTES`]; `last` ends the response.
+pub fn encode_response_prefix(unit: u32, serial: u64, last: bool, length: usize, out: &mut BytesMut) {
+    let flags = if last { LAST_PIECE } else { 0 };
+    encode_prefix(FrameType::Response as u8, flags, unit, SERIAL_BYTES + length, out);
+    out.put_u64(serial);
+}
+
 /// Takes frames out of a stream of bytes that arrives in pieces of any size.
 ///
 /// Holds at most one incomplete frame and the piece that was fed last.
@@ -209,6 +222,12 @@ pub enum FrameError {
     TooLong {
         /// The type's number.
         kind: u8,
+        /// The announced length.
+        length: usize,
+    },
+    /// A response without room for its serial.
+    #[error("response frame of {length} bytes has no room for its serial")]
+    NoSerial {
         /// The announced length.
         length: usize,
     },

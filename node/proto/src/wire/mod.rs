@@ -4,6 +4,7 @@
 pub mod codec;
 pub mod forward;
 pub mod frame;
+pub mod items;
 pub mod link;
 pub mod query;
 pub mod unit;

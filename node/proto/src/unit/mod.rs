@@ -1,0 +1,12 @@
+//! A unit's two ends as plain values: what the submitter's side believes of what arrives, and what the executor's side
+//! may send. Tasks of the node drive them and do the input and output; neither knows a clock.
+//!
+//! Together they keep one promise: a unit ends exactly once, and only what arrived complete counts as a success.
+
+mod executor;
+mod origin;
+mod tally;
+
+pub use executor::{ExecutorState, ExecutorUnit, PayloadFault};
+pub use origin::{OriginEvent, OriginUnit, UnitFault};
+pub use tally::ResponseTally;
