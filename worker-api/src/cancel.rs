@@ -1,5 +1,6 @@
 //! Cancellation of one unit: set by the node, seen by the worker's thread.
 
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,22 @@ impl StopReason {
             Self::Expired => "the unit's deadline passed",
             Self::Draining => "the node is shutting down",
         }
+    }
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Travels inside an [`std::io::Error`] through readers and writers, so that a worker's
+/// [`crate::Error`] still knows that the unit was told to stop.
+impl std::error::Error for StopReason {}
+
+impl From<StopReason> for std::io::Error {
+    fn from(reason: StopReason) -> Self {
+        Self::other(reason)
     }
 }
 
@@ -75,5 +92,42 @@ impl CancelFlag {
                 .0;
         }
         *slot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_reason_counts() {
+        let flag = CancelFlag::new();
+        assert_eq!(flag.reason(), None);
+        flag.clone().stop(StopReason::Expired);
+        flag.stop(StopReason::Cancelled);
+        assert_eq!(flag.reason(), Some(StopReason::Expired));
+    }
+
+    #[test]
+    fn waiting_ends_at_once_when_the_flag_is_set() {
+        let flag = CancelFlag::new();
+        flag.stop(StopReason::Draining);
+        assert_eq!(flag.wait(Duration::MAX), Some(StopReason::Draining));
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_by_the_flag() {
+        let flag = CancelFlag::new();
+        let sleeper = std::thread::spawn({
+            let flag = flag.clone();
+            move || flag.wait(Duration::MAX)
+        });
+        flag.stop(StopReason::Cancelled);
+        assert_eq!(sleeper.join().unwrap(), Some(StopReason::Cancelled));
+    }
+
+    #[test]
+    fn waiting_for_no_time_returns_at_once() {
+        assert_eq!(CancelFlag::new().wait(Duration::ZERO), None);
     }
 }

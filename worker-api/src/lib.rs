@@ -1,6 +1,32 @@
 //! What the author of a Workmesh worker imports.
 //!
 //! Knows nothing of networks and runtimes: a worker is a plain blocking function.
+//!
+//! ```
+//! use worker_api::{Json, Result, worker};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Add {
+//!     a: i64,
+//!     b: i64,
+//! }
+//!
+//! /// Adds two numbers.
+//! #[worker("math:add", idempotent)]
+//! fn add(Json(add): Json<Add>) -> Result<Json<i64>> {
+//!     let sum = add.a.checked_add(add.b).ok_or_else(|| worker_api::Error::msg("the sum is too large"))?;
+//!     Ok(Json(sum))
+//! }
+//!
+//! # fn main() {
+//! let done = worker_api::testing::Unit::new("math:add").payload(r#"{"a":1,"b":2}"#).run();
+//! assert_eq!(done.text(), ["3"]);
+//! # }
+//! ```
+//!
+//! `docs/WORKERS.md` is the guide.
+
+extern crate self as worker_api;
 
 mod cancel;
 mod context;
@@ -8,15 +34,27 @@ mod entry;
 mod error;
 mod payload;
 mod responder;
+pub mod testing;
+mod typed;
 mod vocabulary;
 
 pub use bytes::Bytes;
 pub use uuid::Uuid;
+pub use worker_macros::worker;
 
 pub use cancel::{CancelFlag, StopReason};
 pub use context::{Context, ContextParts};
 pub use entry::{Limits, Location, WorkerEntry, linked_workers};
-pub use error::{Error, Result};
-pub use payload::{Buffer, Payload, PayloadFile};
+pub use error::{Error, MAX_ERROR_BYTES, Result};
+pub use payload::{Buffer, Payload, PayloadFile, PayloadSource};
 pub use responder::{PIECE_BYTES, Responder, ResponseSink};
+pub use typed::{Cbor, FromPayload, IntoResponse, Json, WorkerResult};
 pub use vocabulary::{Directive, DirectiveError, MAX_DIRECTIVE_BYTES, PayloadKind};
+
+/// What the code that `#[worker]` writes needs; no part of the interface.
+#[doc(hidden)]
+pub mod __private {
+    pub use inventory;
+
+    pub use crate::vocabulary::assert_directive;
+}

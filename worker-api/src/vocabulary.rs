@@ -23,21 +23,19 @@ pub struct Directive {
 impl Directive {
     /// Parses `module:function`.
     pub fn parse(text: &str) -> Result<Self, DirectiveError> {
-        if text.len() > MAX_DIRECTIVE_BYTES {
-            return Err(DirectiveError::TooLong(text.len()));
-        }
-        if let Some(bad) = text.chars().find(|c| !c.is_ascii_graphic()) {
-            return Err(DirectiveError::BadCharacter(bad));
-        }
-        match text.find(':') {
-            None => Err(DirectiveError::NoColon(text.to_owned())),
-            Some(0) => Err(DirectiveError::NoModule(text.to_owned())),
-            Some(at) if at + 1 == text.len() => Err(DirectiveError::NoFunction(text.to_owned())),
-            Some(at) => Ok(Self {
-                text: text.into(),
-                colon: at as u16,
-            }),
-        }
+        let colon = split(text).map_err(|fault| match fault {
+            Fault::TooLong => DirectiveError::TooLong(text.len()),
+            Fault::BadCharacter { at } => {
+                DirectiveError::BadCharacter(text[at..].chars().next().unwrap_or_default())
+            }
+            Fault::NoColon => DirectiveError::NoColon(text.to_owned()),
+            Fault::NoModule => DirectiveError::NoModule(text.to_owned()),
+            Fault::NoFunction => DirectiveError::NoFunction(text.to_owned()),
+        })?;
+        Ok(Self {
+            text: text.into(),
+            colon,
+        })
     }
 
     /// The part left of the first colon.
@@ -53,6 +51,65 @@ impl Directive {
     /// The whole, as it was parsed.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+}
+
+/// What is wrong with a directive; the one grammar behind [`Directive::parse`] and `#[worker]`.
+#[derive(Clone, Copy)]
+enum Fault {
+    TooLong,
+    /// Where the character starts; everything before it is ASCII.
+    BadCharacter {
+        at: usize,
+    },
+    NoColon,
+    NoModule,
+    NoFunction,
+}
+
+/// Finds the colon that splits a directive.
+const fn split(text: &str) -> Result<u16, Fault> {
+    let bytes = text.as_bytes();
+    if bytes.len() > MAX_DIRECTIVE_BYTES {
+        return Err(Fault::TooLong);
+    }
+    let mut colon = None;
+    let mut at = 0;
+    while at < bytes.len() {
+        if !bytes[at].is_ascii_graphic() {
+            return Err(Fault::BadCharacter { at });
+        }
+        if bytes[at] == b':' && colon.is_none() {
+            colon = Some(at);
+        }
+        at += 1;
+    }
+    match colon {
+        None => Err(Fault::NoColon),
+        Some(0) => Err(Fault::NoModule),
+        Some(at) if at + 1 == bytes.len() => Err(Fault::NoFunction),
+        Some(at) => Ok(at as u16),
+    }
+}
+
+/// Stops the compiler at a directive that [`Directive::parse`] would refuse.
+#[track_caller]
+pub const fn assert_directive(text: &str) {
+    match split(text) {
+        Ok(_) => {}
+        Err(Fault::TooLong) => panic!("malformed directive: longer than 256 bytes; shorten it"),
+        Err(Fault::BadCharacter { .. }) => {
+            panic!("malformed directive: use printable ASCII without spaces")
+        }
+        Err(Fault::NoColon) => {
+            panic!("malformed directive: no colon; write module:function, for example text:upper")
+        }
+        Err(Fault::NoModule) => {
+            panic!("malformed directive: no module before the colon; write module:function")
+        }
+        Err(Fault::NoFunction) => {
+            panic!("malformed directive: no function after the colon; write module:function")
+        }
     }
 }
 
