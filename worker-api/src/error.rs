@@ -38,6 +38,14 @@ impl Error {
         }
     }
 
+    /// The same failure with `what` and a colon before its text; a stop reason is kept.
+    pub fn context(self, what: impl fmt::Display) -> Self {
+        Self {
+            text: one_line(&format!("{what}: {}", self.text)),
+            stopped: self.stopped,
+        }
+    }
+
     /// Why the unit was told to stop, if that is what this error says.
     pub fn stop_reason(&self) -> Option<StopReason> {
         self.stopped
@@ -137,6 +145,13 @@ mod tests {
         struct Outer(#[source] io::Error);
         let error = Error::from(Outer(io::Error::other("disk is full")));
         assert_eq!(error.to_string(), "reading the table: disk is full");
+    }
+
+    #[test]
+    fn context_stands_before_the_text_and_keeps_the_stop_reason() {
+        let error = Error::stopped(StopReason::Cancelled).context("compressing");
+        assert_eq!(error.to_string(), "compressing: the unit was cancelled");
+        assert_eq!(error.stop_reason(), Some(StopReason::Cancelled));
     }
 
     #[test]

@@ -16,7 +16,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -242,11 +242,19 @@ struct TemporaryFile {
 impl TemporaryFile {
     fn of(payload: &mut Buffer) -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("worker-test-{}", Uuid::now_v7()));
-        let mut file = fs::File::create_new(&path)?;
+        let mut file = create_private(&path)?;
         let kept = Self { path };
         io::copy(payload, &mut file)?;
         Ok(kept)
     }
+}
+
+fn create_private(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 impl Drop for TemporaryFile {
