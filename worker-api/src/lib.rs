@@ -40,6 +40,20 @@ mod vocabulary;
 
 pub use bytes::Bytes;
 pub use uuid::Uuid;
+/// ```
+/// use worker_api::{Bytes, Context, Responder, Result, worker};
+///
+/// /// Sends each word of a text.
+/// #[worker("text:words", version = "1.0.0", idempotent, max_concurrent = 4, max_payload = "64MiB")]
+/// fn words(payload: Bytes, cx: &Context, out: &mut Responder) -> Result<()> {
+///     for word in std::str::from_utf8(&payload)?.split_whitespace() {
+///         cx.check()?;
+///         out.send(word.to_owned())?;
+///     }
+///     Ok(())
+/// }
+/// # fn main() {}
+/// ```
 pub use worker_macros::worker;
 
 pub use cancel::{CancelFlag, StopReason};

@@ -44,7 +44,8 @@ mod tests {
         let payload: Vec<u8> = (0..1_000_000_u32).map(|i| i as u8).collect();
         for directive in ALL {
             let done = Unit::new(directive).payload(payload.clone()).run();
-            assert_eq!(done.responses, [payload.clone()], "{directive}");
+            assert_eq!(done.responses.len(), 1, "{directive}");
+            assert_eq!(done.responses[0], payload, "{directive}");
         }
     }
 

@@ -118,13 +118,10 @@ fn uri(call: &Call) -> Result<Uri> {
         text.push('=');
         text.extend(utf8_percent_encode(value, NON_ALPHANUMERIC));
     }
-    let uri: Uri = text
-        .parse()
-        .map_err(|e| Error::from(e).context(format!("url {:?}", call.url)))?;
-    match uri.scheme_str() {
-        Some("http" | "https") => Ok(uri),
+    match text.parse::<Uri>() {
+        Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) => Ok(uri),
         _ => Err(Error::msg(format!(
-            "url {:?} begins with neither http:// nor https://",
+            "url {:?} can't be used; write http://host/path or https://host/path",
             call.url
         ))),
     }
@@ -430,10 +427,10 @@ mod tests {
             (json!({"method": "CONNECT", "url": "http://h/"}), "method"),
             (
                 json!({"method": "GET", "url": "file:///etc/passwd"}),
-                "neither http",
+                "can't be used",
             ),
-            (json!({"method": "GET", "url": "h/p"}), "url"),
-            (json!({"method": "GET", "url": "http://a b/"}), "url"),
+            (json!({"method": "GET", "url": "h/p"}), "can't be used"),
+            (json!({"method": "GET", "url": "http://a b/"}), "can't be used"),
             (
                 json!({"method": "GET", "url": "http://h/", "timeout": 0}),
                 "timeout",

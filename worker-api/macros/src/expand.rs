@@ -4,7 +4,7 @@ use proc_macro_crate::{FoundCrate, crate_name};
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Error, ItemFn, Result};
+use syn::{Error, Ident, ItemFn, Result};
 
 use crate::options::Options;
 use crate::signature::Signature;
@@ -31,7 +31,7 @@ fn register(options: TokenStream, function: TokenStream) -> Result<TokenStream> 
 fn entry(options: &Options, signature: &Signature, api: &TokenStream) -> TokenStream {
     let Signature {
         name,
-        payload,
+        payload: payload_type,
         output,
         description,
         ..
@@ -44,24 +44,26 @@ fn entry(options: &Options, signature: &Signature, api: &TokenStream) -> TokenSt
     };
     let max_concurrent = optional(options.max_concurrent);
     let max_payload_bytes = optional(options.max_payload_bytes);
-    let context = signature.takes_context.then(|| quote! { , cx });
-    let responder = signature.takes_responder.then(|| quote! { , &mut *out });
+    let [cx, out, payload, returned] =
+        ["cx", "out", "payload", "returned"].map(|name| Ident::new(name, Span::mixed_site()));
+    let context = signature.takes_context.then(|| quote! { , #cx });
+    let responder = signature.takes_responder.then(|| quote! { , &mut *#out });
     let check = quote_spanned! { directive.span() => #api::__private::assert_directive(#directive) };
-    let take = quote_spanned! { payload.span() => <#payload as #api::FromPayload>::from_payload(payload)? };
-    let kind = quote_spanned! { payload.span() => <#payload as #api::FromPayload>::KIND };
+    let kind = quote_spanned! { payload_type.span() => <#payload_type as #api::FromPayload>::KIND };
+    let take = quote_spanned! { payload_type.span() => <#payload_type as #api::FromPayload>::from_payload };
     let conclude = quote_spanned! { output.span() => <#output as #api::WorkerResult>::conclude };
     quote! {
         const _: () = {
             const _: () = #check;
-            fn run(
-                payload: #api::Payload,
-                cx: &#api::Context,
-                out: &mut #api::Responder,
+            fn __worker_entry_point(
+                #payload: #api::Payload,
+                #cx: &#api::Context,
+                #out: &mut #api::Responder,
             ) -> #api::Result<()> {
-                let _ = cx;
-                let payload = #take;
-                let returned = #name(payload #context #responder);
-                #conclude(returned, out)
+                let _ = #cx;
+                let #payload = #take(#payload)?;
+                let #returned = #name(#payload #context #responder);
+                #conclude(#returned, #out)
             }
             #api::__private::inventory::submit! {
                 #api::WorkerEntry {
@@ -75,7 +77,7 @@ fn entry(options: &Options, signature: &Signature, api: &TokenStream) -> TokenSt
                         max_payload_bytes: #max_payload_bytes,
                     },
                     location: #api::Location { file: ::core::file!(), line: ::core::line!() },
-                    run,
+                    run: __worker_entry_point,
                 }
             }
         };

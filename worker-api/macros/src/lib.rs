@@ -9,12 +9,6 @@ use proc_macro::TokenStream;
 
 /// Registers a function as a worker.
 ///
-/// ```ignore
-/// /// Upper-cases a text.
-/// #[worker("text:upper", version = "1.0.0", idempotent, max_concurrent = 4, max_payload = "64MiB")]
-/// fn upper(payload: Bytes, cx: &Context, out: &mut Responder) -> Result<()> { ... }
-/// ```
-///
 /// The function's parameters are the payload, then `cx: &Context` if it is needed, then `out: &mut Responder` if it
 /// is needed. The payload's type chooses how the payload is delivered: `Bytes`, `Buffer`, `PayloadFile`, `Json<T>`,
 /// `Cbor<T>`, `()` or a type of your own that implements `FromPayload`. The function returns `Result<()>`, or one
