@@ -139,3 +139,70 @@ impl Context {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Table {
+        limit: u8,
+    }
+
+    #[test]
+    fn check_and_sleep_fail_once_the_unit_has_to_stop() {
+        let cx = context(serde_json::Value::Null);
+        assert!(cx.check().is_ok());
+        cx.parts.cancel.stop(StopReason::Draining);
+        assert_eq!(cx.check().unwrap_err().stop_reason(), Some(StopReason::Draining));
+        assert_eq!(
+            cx.sleep(Duration::MAX).unwrap_err().stop_reason(),
+            Some(StopReason::Draining)
+        );
+    }
+
+    #[test]
+    fn no_time_remains_after_the_deadline() {
+        let mut cx = context(serde_json::Value::Null);
+        assert_eq!(cx.remaining(), None);
+        cx.parts.deadline = Some(Instant::now());
+        assert_eq!(cx.remaining(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn absent_configuration_is_the_default() {
+        assert_eq!(
+            context(serde_json::Value::Null).config::<Table>().unwrap(),
+            Table::default()
+        );
+    }
+
+    #[test]
+    fn bad_configuration_names_its_table() {
+        assert_eq!(
+            context(serde_json::json!({"limit": 3}))
+                .config::<Table>()
+                .unwrap(),
+            Table { limit: 3 }
+        );
+        for bad in [
+            serde_json::json!({"limit": 300}),
+            serde_json::json!({"limit": 3, "x": 1}),
+            serde_json::json!(5),
+        ] {
+            let error = context(bad).config::<Table>().unwrap_err().to_string();
+            assert!(error.starts_with("configuration [workers.text]: "), "{error}");
+        }
+    }
+
+    fn context(config: serde_json::Value) -> Context {
+        let directive = Directive::parse("text:upper").unwrap();
+        Context::new(ContextParts {
+            config,
+            ..ContextParts::for_test(directive)
+        })
+    }
+}

@@ -65,6 +65,11 @@ pub use responder::{PIECE_BYTES, Responder, ResponseSink};
 pub use typed::{Cbor, FromPayload, IntoResponse, Json, WorkerResult};
 pub use vocabulary::{Directive, DirectiveError, MAX_DIRECTIVE_BYTES, PayloadKind};
 
+/// Compiles the examples of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/WORKERS.md")]
+struct Guide;
+
 /// What the code that `#[worker]` writes needs; no part of the interface.
 #[doc(hidden)]
 pub mod __private {

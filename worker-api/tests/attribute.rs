@@ -83,7 +83,7 @@ impl From<MyError> for Error {
 
 #[worker("form:error")]
 fn own_error(payload: Bytes) -> Result<(), MyError> {
-    if payload.len() % 2 == 0 {
+    if payload.len().is_multiple_of(2) {
         Ok(())
     } else {
         Err(MyError::Odd)
@@ -116,15 +116,7 @@ mod private {
 }
 
 mod shadowed {
-    #[expect(
-        dead_code,
-        reason = "stands in the way of the names that the attribute writes"
-    )]
     mod worker_api {}
-    #[expect(
-        dead_code,
-        reason = "stands in the way of the names that the attribute writes"
-    )]
     mod core {}
     #[expect(
         dead_code,
@@ -231,5 +223,5 @@ fn misuse_does_not_compile_and_the_message_helps() {
 fn entry(directive: &str) -> &'static WorkerEntry {
     linked_workers()
         .find(|entry| entry.directive == directive)
-        .unwrap()
+        .expect("it stands in this file")
 }

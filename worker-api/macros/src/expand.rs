@@ -1,4 +1,4 @@
-//! Writes the function back, and behind it a [`WorkerEntry`] that is registered at start.
+//! Writes the function back, and behind it a `WorkerEntry` that is registered at start.
 
 use proc_macro_crate::{FoundCrate, crate_name};
 use proc_macro2::{Span, TokenStream};
@@ -102,7 +102,7 @@ fn api() -> Result<TokenStream> {
         }
         Err(_) => Err(Error::new(
             Span::call_site(),
-            "#[worker] needs the package worker-api: run `cargo add worker-api` in this package",
+            "#[worker] needs the package worker-api: name it under [dependencies] in this package's Cargo.toml",
         )),
     }
 }
