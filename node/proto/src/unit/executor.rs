@@ -211,3 +211,192 @@ impl PayloadFault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use twox_hash::XxHash3_64;
+
+    use super::*;
+    use crate::wire::unit::{EMPTY_DIGEST, MAX_MESSAGE_BYTES, Outcome};
+
+    #[test]
+    fn eof_carries_counts_digest_and_time() {
+        let now = Instant::now();
+        let mut unit = ExecutorUnit::new(now);
+        assert!(unit.start());
+        assert_eq!(unit.response_piece(b"ab", false), Some(1));
+        assert_eq!(unit.response_piece(b"c", true), Some(1));
+        assert_eq!(unit.response_piece(b"", true), Some(2));
+        let eof = unit.end(Kind::Ok, "", now + Duration::from_millis(1500)).unwrap();
+        let expected = Eof {
+            outcome: Outcome::Succeeded,
+            kind: Kind::Ok,
+            message: String::new(),
+            responses: 2,
+            bytes: 3,
+            digest: XxHash3_64::oneshot(b"abc"),
+            duration_ms: 1500,
+        };
+        assert_eq!(eof, expected);
+    }
+
+    #[test]
+    fn ended_unit_is_not_started_and_sends_nothing() {
+        let now = Instant::now();
+        let mut unit = ExecutorUnit::new(now);
+        let eof = unit
+            .end(Kind::Cancelled, "cancelled by the submitter", now)
+            .unwrap();
+        assert_eq!((eof.outcome, eof.digest), (Outcome::Cancelled, EMPTY_DIGEST));
+        assert!(!unit.start());
+        assert_eq!(unit.response_piece(b"late", true), None);
+        assert_eq!(unit.tally().bytes(), 0);
+    }
+
+    #[test]
+    fn unit_starts_once() {
+        let mut unit = ExecutorUnit::new(Instant::now());
+        assert_eq!(unit.state(), ExecutorState::Queued);
+        assert!(unit.start() && !unit.start());
+        assert_eq!(unit.state(), ExecutorState::Running);
+    }
+
+    #[test]
+    fn open_response_is_no_success_but_may_fail() {
+        let now = Instant::now();
+        for (kind, ends_as) in [(Kind::Ok, Kind::Internal), (Kind::Panic, Kind::Panic)] {
+            let mut unit = ExecutorUnit::new(now);
+            unit.response_piece(b"half", false);
+            assert_eq!(unit.end(kind, "", now).unwrap().kind, ends_as);
+        }
+    }
+
+    #[test]
+    fn message_is_cut_and_a_clock_that_goes_back_counts_as_zero() {
+        let now = Instant::now();
+        let mut unit = ExecutorUnit::new(now + Duration::from_secs(1));
+        let eof = unit
+            .end(Kind::WorkerError, "m".repeat(MAX_MESSAGE_BYTES + 1), now)
+            .unwrap();
+        assert_eq!((eof.message.len(), eof.duration_ms), (MAX_MESSAGE_BYTES, 0));
+    }
+
+    #[test]
+    fn payload_must_be_as_announced() {
+        let announced = Some(10);
+        let short = PayloadFault::TooShort {
+            announced: 10,
+            arrived: 9,
+        };
+        assert_eq!(payload(announced, &[4, 6]), Ok(()));
+        assert_eq!(payload(announced, &[4, 5]), Err(short));
+        assert_eq!(
+            payload(announced, &[4, 7]),
+            Err(PayloadFault::TooLong { announced: 10 })
+        );
+        assert_eq!(payload(Some(0), &[]), Ok(()));
+        assert_eq!(
+            payload(Some(0), &[1]),
+            Err(PayloadFault::TooLong { announced: 0 })
+        );
+        assert_eq!(payload(None, &[4, 7]), Ok(()));
+        assert_eq!(short.kind(), Kind::PayloadBroken);
+    }
+
+    #[test]
+    fn payload_is_limited() {
+        let fault = PayloadFault::TooLarge { limit: LIMIT };
+        let too_large = Err(fault);
+        assert_eq!(payload(Some(LIMIT), &[LIMIT as usize]), Ok(()));
+        assert_eq!(payload(Some(LIMIT + 1), &[]), too_large);
+        assert_eq!(payload(None, &[LIMIT as usize]), Ok(()));
+        assert_eq!(payload(None, &[LIMIT as usize, 1]), too_large);
+        assert_eq!(payload(None, &[usize::MAX, usize::MAX]), too_large);
+        assert_eq!(fault.kind(), Kind::PayloadTooLarge);
+    }
+
+    #[test]
+    fn payload_ends_once_and_a_stream_that_ends_before_is_broken() {
+        let mut unit = ExecutorUnit::new(Instant::now());
+        unit.handle_payload(3).unwrap();
+        let broken = unit.handle_payload_stream_end().unwrap_err();
+        assert_eq!(
+            (broken, broken.kind()),
+            (PayloadFault::BrokenOff { arrived: 3 }, Kind::PayloadBroken)
+        );
+        unit.handle_payload_end().unwrap();
+        assert_eq!(unit.handle_payload_stream_end(), Ok(()));
+        assert_eq!(unit.handle_payload(0), Err(PayloadFault::AfterEnd));
+        assert_eq!(unit.handle_payload_end(), Err(PayloadFault::AfterEnd));
+        assert_eq!(unit.payload_bytes(), 3);
+    }
+
+    /// What can happen to a unit at its executor, in any order and more than once.
+    #[derive(Clone, Debug)]
+    enum Event {
+        Start,
+        Piece(Vec<u8>, bool),
+        End(Kind),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let ends = [
+            Kind::Ok,
+            Kind::WorkerError,
+            Kind::Panic,
+            Kind::Cancelled,
+            Kind::Expired,
+            Kind::NodeLost,
+        ];
+        prop_oneof![
+            Just(Event::Start),
+            (prop::collection::vec(any::<u8>(), 0..300), any::<bool>())
+                .prop_map(|(data, last)| Event::Piece(data, last)),
+            prop::sample::select(ends.to_vec()).prop_map(Event::End),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn return_panic_cancel_deadline_and_loss_give_one_end_in_any_order(
+            events in prop::collection::vec(event(), 0..24),
+            last in event().prop_filter("an end", |e| matches!(e, Event::End(_))),
+        ) {
+            let now = Instant::now();
+            let mut unit = ExecutorUnit::new(now);
+            let (mut ends, mut sent, mut runs) = (Vec::new(), Vec::new(), 0);
+            for event in events.into_iter().chain([last]) {
+                match event {
+                    Event::Start => runs += u32::from(unit.start()),
+                    Event::Piece(data, last) => {
+                        let serial = unit.response_piece(&data, last);
+                        prop_assert_eq!(serial.is_some(), ends.is_empty());
+                        if serial.is_some() {
+                            sent.extend(data);
+                        }
+                    }
+                    Event::End(kind) => ends.extend(unit.end(kind, "", now)),
+                }
+            }
+            prop_assert!(runs <= 1);
+            prop_assert_eq!(unit.state(), ExecutorState::Ended);
+            prop_assert_eq!(ends.len(), 1);
+            prop_assert_eq!(ends[0].bytes, sent.len() as u64);
+            prop_assert_eq!(ends[0].digest, XxHash3_64::oneshot(&sent));
+        }
+    }
+
+    const LIMIT: u64 = 1000;
+
+    fn payload(announced: Option<u64>, pieces: &[usize]) -> Result<(), PayloadFault> {
+        let mut unit = ExecutorUnit::new(Instant::now());
+        unit.expect_payload(announced, LIMIT)?;
+        for piece in pieces {
+            unit.handle_payload(*piece)?;
+        }
+        unit.handle_payload_end()
+    }
+}

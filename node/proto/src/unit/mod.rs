@@ -4,9 +4,11 @@
 //! Together they keep one promise: a unit ends exactly once, and only what arrived complete counts as a success.
 
 mod executor;
+mod fault;
 mod origin;
 mod tally;
 
 pub use executor::{ExecutorState, ExecutorUnit, PayloadFault};
-pub use origin::{OriginEvent, OriginUnit, UnitFault};
+pub use fault::UnitFault;
+pub use origin::{OriginEvent, OriginUnit};
 pub use tally::ResponseTally;

@@ -8,6 +8,8 @@ use serde::de::DeserializeOwned;
 
 /// How deep a body may nest.
 pub const MAX_DEPTH: usize = 16;
+/// The longest text of a [`CodecError`], in bytes: it may quote what a peer sent.
+pub const MAX_ERROR_BYTES: usize = 256;
 
 /// Appends the CBOR form (RFC 8949) of `value` to `out`.
 pub fn encode<T: Serialize>(value: &T, out: &mut BytesMut) {
@@ -17,14 +19,24 @@ pub fn encode<T: Serialize>(value: &T, out: &mut BytesMut) {
 /// Decodes the whole of `body`. Nothing may follow the value; keys that `T` does not know are skipped.
 pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
     let mut cursor = Cursor::new(body);
-    let value = ciborium::de::from_reader_with_recursion_limit(&mut cursor, MAX_DEPTH)
-        .map_err(|e| CodecError::Malformed(e.to_string()))?;
+    let value = ciborium::de::from_reader_with_recursion_limit(&mut cursor, MAX_DEPTH).map_err(malformed)?;
     let rest = body.len() as u64 - cursor.position();
     if rest > 0 {
         Err(CodecError::TrailingBytes(rest))
     } else {
         Ok(value)
     }
+}
+
+fn malformed(error: ciborium::de::Error<std::io::Error>) -> CodecError {
+    let mut text = match error {
+        ciborium::de::Error::Io(_) => "the body breaks off".to_owned(),
+        ciborium::de::Error::Syntax(at) => format!("no CBOR at byte {at}"),
+        ciborium::de::Error::Semantic(_, why) => why,
+        ciborium::de::Error::RecursionLimitExceeded => format!("nested deeper than {MAX_DEPTH}"),
+    };
+    text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
+    CodecError::Malformed(text)
 }
 
 /// Why a body could not be read. The peer's fault; nothing was changed.
@@ -36,4 +48,187 @@ pub enum CodecError {
     /// Bytes after the value.
     #[error("{0} bytes follow the body")]
     TrailingBytes(u64),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fmt::Debug;
+
+    use ciborium::Value;
+    use uuid::Uuid;
+    use worker_api::{Directive, PayloadKind};
+
+    use super::*;
+    use crate::id::{Cost, Incarnation, NodeId, UnitId};
+    use crate::wire::{link, query, unit};
+
+    /// Above the 4,096 bytes of ciborium's scratch buffer, where borrowed texts fail.
+    const LONG: usize = 5000;
+
+    #[test]
+    fn long_texts_survive_in_every_frame() {
+        let long = || "x".repeat(LONG);
+        let labels: BTreeMap<String, String> = [(long(), long())].into();
+        round_trip(&unit::Submit {
+            unit: UnitId(Uuid::max()),
+            directive: long(),
+            to: Some(longest_id()),
+            payload_bytes: Some(u64::MAX),
+            params: labels.clone(),
+            deadline_ms: Some(u64::MAX),
+            trace: Some(long()),
+        });
+        round_trip(&unit::Accepted {
+            executor: longest_id(),
+        });
+        round_trip(&unit::Refused {
+            kind: unit::Kind::Busy,
+            message: long(),
+        });
+        round_trip(&unit::Cancel {
+            unit: UnitId(Uuid::nil()),
+        });
+        round_trip(&unit::Eof {
+            message: long(),
+            digest: u64::MAX,
+            ..unit::Eof::without_responses(unit::Kind::WorkerError, "")
+        });
+        round_trip(&query::Query::Ping { node: None });
+        round_trip(&query::Query::Ping {
+            node: Some(longest_id()),
+        });
+        round_trip(&query::Query::Status {});
+        round_trip(&query::Query::Workers {});
+        round_trip(&query::Query::Trace { node: longest_id() });
+        round_trip(&query::Fault {
+            kind: unit::Kind::NoRoute,
+            message: long(),
+        });
+        round_trip(&link::Hello {
+            version_min: 0,
+            version_max: u16::MAX,
+            features: vec![long()],
+            node: longest_id(),
+            incarnation: Incarnation(u64::MAX),
+            cost: Cost(u16::MAX),
+            leaf: true,
+        });
+        round_trip(&link::Lsa {
+            origin: longest_id(),
+            incarnation: Incarnation(1),
+            sequence: u64::MAX,
+            leaf: true,
+            leaving: true,
+            version: long(),
+            adjacencies: vec![
+                link::Adjacency {
+                    node: longest_id(),
+                    cost: Cost(1),
+                };
+                100
+            ],
+            workers: vec![link::WorkerAd {
+                directive: Directive::parse(&format!("m:{}", "f".repeat(254))).unwrap(),
+                kind: PayloadKind::File,
+                version: long(),
+                idempotent: true,
+                description: long(),
+            }],
+            labels,
+        });
+        round_trip(&link::Goodbye { reason: long() });
+    }
+
+    #[test]
+    fn unknown_keys_are_skipped_whatever_they_hold() {
+        let known = unit::Accepted {
+            executor: longest_id(),
+        };
+        let values = [
+            Value::Null,
+            Value::Float(0.5),
+            Value::Bytes(vec![0; LONG]),
+            Value::Text("x".repeat(LONG)),
+            Value::Array(vec![Value::Map(vec![(
+                Value::Integer(1.into()),
+                Value::Bool(true),
+            )])]),
+            Value::Tag(9, Box::new(Value::Text("tagged".into()))),
+        ];
+        for value in values {
+            let text = |t: &str| Value::Text(t.into());
+            let entries = vec![
+                (text("newer"), value.clone()),
+                (text("executor"), text(known.executor.as_str())),
+                (text("newest"), value),
+            ];
+            let mut body = BytesMut::new();
+            encode(&Value::Map(entries), &mut body);
+            assert_eq!(decode(&body), Ok(known.clone()));
+        }
+    }
+
+    #[test]
+    fn absent_key_is_an_error_and_absent_option_is_none() {
+        assert!(matches!(
+            decode::<unit::Accepted>(b"\xa0"),
+            Err(CodecError::Malformed(_))
+        ));
+        let ping = Value::Map(vec![(Value::Text("ping".into()), Value::Map(vec![]))]);
+        let mut body = BytesMut::new();
+        encode(&ping, &mut body);
+        assert_eq!(decode(&body), Ok(query::Query::Ping { node: None }));
+    }
+
+    #[test]
+    fn nothing_may_follow_the_value() {
+        assert_eq!(decode::<u8>(&[7]), Ok(7));
+        assert_eq!(decode::<u8>(&[7, 7, 7]), Err(CodecError::TrailingBytes(2)));
+        assert!(matches!(decode::<u8>(&[]), Err(CodecError::Malformed(_))));
+    }
+
+    #[test]
+    fn depth_is_limited() {
+        let nested = |depth: usize| {
+            let mut body = vec![0x81; depth];
+            body.push(0);
+            decode::<Value>(&body)
+        };
+        assert!(nested(MAX_DEPTH).is_ok());
+        assert_eq!(
+            nested(MAX_DEPTH + 1),
+            Err(CodecError::Malformed("nested deeper than 16".into()))
+        );
+    }
+
+    #[test]
+    fn announced_length_does_not_allocate() {
+        for head in [0x5b, 0x7b, 0x9b, 0xbb] {
+            let mut body = vec![head];
+            body.extend_from_slice(&u64::MAX.to_be_bytes());
+            assert!(decode::<Value>(&body).is_err());
+            assert!(decode::<unit::Submit>(&body).is_err());
+        }
+    }
+
+    #[test]
+    fn error_quotes_a_limited_part_of_the_body() {
+        let mut body = BytesMut::new();
+        encode(&BTreeMap::from([("executor", "ä".repeat(LONG))]), &mut body);
+        let Err(CodecError::Malformed(text)) = decode::<unit::Accepted>(&body) else {
+            panic!("an id of 5,000 letters was taken");
+        };
+        assert!(text.len() <= MAX_ERROR_BYTES, "{text}");
+    }
+
+    fn longest_id() -> NodeId {
+        NodeId::parse(&format!("{}+{}", "n".repeat(63), "f".repeat(16))).unwrap()
+    }
+
+    fn round_trip<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
+        let mut body = BytesMut::new();
+        encode(value, &mut body);
+        assert_eq!(decode::<T>(&body).as_ref(), Ok(value));
+    }
 }

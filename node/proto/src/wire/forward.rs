@@ -121,3 +121,96 @@ pub enum ForwardError {
     #[error("forward frame with a wrong tag")]
     BadTag,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: ForwardHeader = ForwardHeader {
+        hops: HOP_LIMIT,
+        destination: NodeHash(0x0123_4567_89ab_cdef),
+        source: NodeHash(0xfedc_ba98_7654_3210),
+    };
+    const PACKET: &[u8] = b"\x40 the twenty-four bytes.";
+
+    #[test]
+    fn sealed_header_opens_under_the_same_key() {
+        let frame = sealed(PACKET);
+        assert!(is_forward_frame(&frame));
+        assert_eq!(ForwardHeader::open(&key(), &frame), Ok(HEADER));
+    }
+
+    #[test]
+    fn frame_needs_a_header_and_one_byte_of_packet() {
+        let frame = sealed(&PACKET[..1]);
+        assert_eq!(ForwardHeader::open(&key(), &frame), Ok(HEADER));
+        for end in 0..frame.len() {
+            assert_eq!(
+                ForwardHeader::open(&key(), &frame[..end]),
+                Err(ForwardError::TooShort)
+            );
+        }
+    }
+
+    #[test]
+    fn other_types_are_refused_before_the_tag_is_computed() {
+        let mut frame = sealed(PACKET);
+        for other in (0..=255).filter(|kind| *kind != TYPE_SESSION_1) {
+            frame[0] = other;
+            assert_eq!(
+                ForwardHeader::open(&key(), &frame),
+                Err(ForwardError::UnknownType(other))
+            );
+        }
+    }
+
+    #[test]
+    fn each_flipped_bit_of_header_and_packet_head_is_seen() {
+        let frame = sealed(PACKET);
+        for bit in 8..(HEADER_BYTES + TAGGED_PACKET_BYTES) * 8 {
+            let mut forged = frame.clone();
+            forged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(
+                ForwardHeader::open(&key(), &forged),
+                Err(ForwardError::BadTag),
+                "bit {bit}"
+            );
+        }
+    }
+
+    #[test]
+    fn rest_of_the_packet_is_left_to_quic() {
+        let mut frame = sealed(PACKET);
+        frame[HEADER_BYTES + TAGGED_PACKET_BYTES] ^= 1;
+        assert_eq!(ForwardHeader::open(&key(), &frame), Ok(HEADER));
+    }
+
+    #[test]
+    fn key_of_another_link_does_not_open() {
+        let other = LinkKey::new(&[1; 16]);
+        assert_eq!(
+            ForwardHeader::open(&other, &sealed(PACKET)),
+            Err(ForwardError::BadTag)
+        );
+    }
+
+    #[test]
+    fn quic_packets_are_no_forward_frames() {
+        assert!((0x00..0x40).all(|first| is_forward_frame(&[first])));
+        assert!((0x40..=0xff).all(|first| !is_forward_frame(&[first])));
+        assert!(!is_forward_frame(&[]));
+    }
+
+    #[test]
+    fn key_is_not_printed() {
+        assert_eq!(format!("{:?}", key()), "LinkKey(..)");
+    }
+
+    fn key() -> LinkKey {
+        LinkKey::new(&[0; 16])
+    }
+
+    fn sealed(packet: &[u8]) -> Vec<u8> {
+        [&HEADER.seal(&key(), packet)[..], packet].concat()
+    }
+}

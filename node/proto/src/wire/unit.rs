@@ -259,3 +259,139 @@ pub const EMPTY_DIGEST: u64 = 0x2d06_8005_38d3_94c2;
 pub fn cut(message: &mut String) {
     message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::wire::codec;
+
+    #[test]
+    fn kind_of_a_newer_peer_reads_as_unknown() {
+        let mut body = BytesMut::new();
+        let refused = BTreeMap::from([("kind", "out_of_moon_phase"), ("message", "wait a week")]);
+        codec::encode(&refused, &mut body);
+        let refused: Refused = codec::decode(&body).unwrap();
+        assert_eq!(
+            (refused.kind, refused.kind.outcome()),
+            (Kind::Unknown, Outcome::Failed)
+        );
+    }
+
+    #[test]
+    fn kinds_and_outcomes_have_their_printed_name_on_the_wire() {
+        for kind in KINDS {
+            assert_eq!(wire_text(&kind), kind.as_str());
+            assert_eq!(read(kind.as_str()), Ok(kind));
+        }
+        for outcome in OUTCOMES {
+            assert_eq!(wire_text(&outcome), outcome.as_str());
+            assert_eq!(read(outcome.as_str()), Ok(outcome));
+        }
+        assert!(read::<Outcome>("vanished").is_err());
+    }
+
+    #[test]
+    fn count_of_parameters_is_limited() {
+        let with = |count: usize| Submit {
+            params: (0..count).map(|i| (i.to_string(), String::new())).collect(),
+            ..submit()
+        };
+        assert_eq!(with(MAX_PARAMS).check(), Ok(()));
+        assert_eq!(with(MAX_PARAMS + 1).check(), Err("more than 64 parameters"));
+    }
+
+    #[test]
+    fn key_and_value_of_a_parameter_are_limited_together() {
+        let with = |key: usize, value: usize| Submit {
+            params: [("k".repeat(key), "v".repeat(value))].into(),
+            ..submit()
+        };
+        assert_eq!(with(96, MAX_PARAM_BYTES - 96).check(), Ok(()));
+        assert_eq!(
+            with(97, MAX_PARAM_BYTES - 96).check(),
+            Err("a parameter of more than 4096 bytes")
+        );
+    }
+
+    #[test]
+    fn trace_context_is_limited() {
+        let with = |length| Submit {
+            trace: Some("t".repeat(length)),
+            ..submit()
+        };
+        assert_eq!(with(MAX_TRACE_BYTES).check(), Ok(()));
+        assert_eq!(
+            with(MAX_TRACE_BYTES + 1).check(),
+            Err("a trace context of more than 128 bytes")
+        );
+    }
+
+    #[test]
+    fn message_is_cut_at_a_character() {
+        let message = |length: usize| Eof::without_responses(Kind::Panic, "m".repeat(length)).message;
+        assert_eq!(message(MAX_MESSAGE_BYTES).len(), MAX_MESSAGE_BYTES);
+        assert_eq!(message(MAX_MESSAGE_BYTES + 1).len(), MAX_MESSAGE_BYTES);
+        let mut wide = format!("m{}", "ä".repeat(MAX_MESSAGE_BYTES / 2));
+        cut(&mut wide);
+        assert_eq!(wide.len(), MAX_MESSAGE_BYTES - 1);
+    }
+
+    const OUTCOMES: [Outcome; 5] = [
+        Outcome::Succeeded,
+        Outcome::Failed,
+        Outcome::Cancelled,
+        Outcome::Expired,
+        Outcome::Lost,
+    ];
+
+    const KINDS: [Kind; 21] = [
+        Kind::Ok,
+        Kind::WorkerError,
+        Kind::Panic,
+        Kind::MalformedDirective,
+        Kind::UnknownModule,
+        Kind::UnknownFunction,
+        Kind::NoSuchNode,
+        Kind::NoCapableNode,
+        Kind::NoRoute,
+        Kind::Busy,
+        Kind::Forbidden,
+        Kind::Draining,
+        Kind::Duplicate,
+        Kind::PayloadTooLarge,
+        Kind::PayloadBroken,
+        Kind::Cancelled,
+        Kind::Expired,
+        Kind::NodeLost,
+        Kind::Protocol,
+        Kind::Internal,
+        Kind::Unknown,
+    ];
+
+    fn submit() -> Submit {
+        Submit {
+            unit: UnitId(Uuid::nil()),
+            directive: "echo:bytes".into(),
+            to: None,
+            payload_bytes: None,
+            params: BTreeMap::new(),
+            deadline_ms: None,
+            trace: None,
+        }
+    }
+
+    fn wire_text<T: Serialize>(value: &T) -> String {
+        let mut body = BytesMut::new();
+        codec::encode(value, &mut body);
+        codec::decode(&body).unwrap()
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, codec::CodecError> {
+        let mut body = BytesMut::new();
+        codec::encode(&text, &mut body);
+        codec::decode(&body)
+    }
+}
