@@ -1,0 +1,152 @@
+//! Vectors of the link frames.
+
+use worker_api::{Directive, PayloadKind};
+use workmesh_proto::wire::frame::FrameType;
+use workmesh_proto::wire::link::{
+    Adjacency, Conflict, Digest, Goodbye, Hello, Load, Lsa, Probe, ProbeReply, Synced, WorkerAd,
+};
+use workmesh_proto::{Cost, Incarnation};
+
+use super::file::Vector;
+use crate::id;
+
+pub(crate) fn vectors() -> Vec<Vector> {
+    vec![
+        Vector::cbor(
+            "hello",
+            "The first frame in each direction.",
+            FrameType::Hello,
+            Hello {
+                version_min: 1,
+                version_max: 1,
+                features: vec!["shared-streams".into()],
+                node: id("node-a"),
+                incarnation: BORN,
+                cost: Cost::DEFAULT,
+                leaf: false,
+            },
+        ),
+        Vector::cbor(
+            "hello-leaf",
+            "The first frame of a leaf.",
+            FrameType::Hello,
+            Hello {
+                version_min: 1,
+                version_max: 2,
+                features: vec![],
+                node: id("node-a+00000000003f2a9c"),
+                incarnation: BORN,
+                cost: Cost(1),
+                leaf: true,
+            },
+        ),
+        Vector::cbor(
+            "lsa",
+            "node-b's advertisement: two links, one worker, one label.",
+            FrameType::Lsa,
+            advertisement(),
+        ),
+        Vector::cbor(
+            "lsa-leaving",
+            "node-b leaves.",
+            FrameType::Lsa,
+            Lsa {
+                sequence: 5,
+                leaving: true,
+                adjacencies: vec![],
+                workers: vec![],
+                labels: [].into(),
+                ..advertisement()
+            },
+        ),
+        Vector::cbor(
+            "load",
+            "How busy node-b's pool is.",
+            FrameType::Load,
+            Load {
+                origin: id("node-b"),
+                incarnation: BORN,
+                sequence: 17,
+                slots: 6,
+                running: 2,
+                queued: 0,
+                queue_limit: 64,
+            },
+        ),
+        Vector::cbor(
+            "digest",
+            "A summary of the database.",
+            FrameType::Digest,
+            digest(),
+        ),
+        Vector::cbor(
+            "synced",
+            "The whole database was sent.",
+            FrameType::Synced,
+            Synced {},
+        ),
+        Vector::cbor(
+            "conflict",
+            "Two nodes carry the id node-b; the younger has to go.",
+            FrameType::Conflict,
+            Conflict {
+                node: id("node-b"),
+                older: BORN,
+                younger: Incarnation(BORN.0 + 1),
+            },
+        ),
+        Vector::cbor(
+            "probe",
+            "Asks for a reply.",
+            FrameType::Probe,
+            Probe { token: u64::MAX },
+        ),
+        Vector::cbor(
+            "probe-reply",
+            "The reply.",
+            FrameType::ProbeReply,
+            ProbeReply { token: u64::MAX },
+        ),
+        Vector::cbor(
+            "goodbye",
+            "The last frame.",
+            FrameType::Goodbye,
+            Goodbye {
+                reason: "shutting down".into(),
+            },
+        ),
+    ]
+}
+
+const BORN: Incarnation = Incarnation(1_790_000_000_000);
+
+fn advertisement() -> Lsa {
+    let adjacency = |node, cost| Adjacency {
+        node: id(node),
+        cost: Cost(cost),
+    };
+    Lsa {
+        origin: id("node-b"),
+        incarnation: BORN,
+        sequence: 4,
+        leaf: false,
+        leaving: false,
+        version: "0.1.0".into(),
+        adjacencies: vec![adjacency("node-a", 10), adjacency("node-c", 300)],
+        workers: vec![WorkerAd {
+            directive: Directive::parse("digest:sha256").unwrap(),
+            kind: PayloadKind::Buffer,
+            version: "1".into(),
+            idempotent: true,
+            description: "SHA-256 of the payload".into(),
+        }],
+        labels: [("site".to_owned(), "berlin".to_owned())].into(),
+    }
+}
+
+fn digest() -> Digest {
+    Digest {
+        entries: 3,
+        hash: 0x0123_4567_89ab_cdef,
+    }
+}
