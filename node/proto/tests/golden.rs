@@ -3,6 +3,8 @@
 //! A changed vector is a changed protocol. After a change on purpose write the files anew with
 //! `WORKMESH_GOLDEN=write cargo test -p workmesh-proto --test golden`, and update `docs/PROTOCOL.md`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic, in its helpers too")]
+
 mod golden {
     pub(crate) mod file;
     pub(crate) mod link;
