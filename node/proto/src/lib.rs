@@ -6,6 +6,13 @@
 pub mod id;
 pub mod wire;
 
+pub mod lsdb;
+pub mod spf;
+
+pub mod routes;
+
+pub mod mesh;
+
 pub mod unit;
 
 pub use id::{Cost, Incarnation, LinkId, MeshName, NodeHash, NodeId, NodeIdError, UnitId};

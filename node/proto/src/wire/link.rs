@@ -1,20 +1,27 @@
 //! The frames of a link's control stream: hello, flooded advertisements, liveness.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use worker_api::{Directive, PayloadKind};
 
+use super::codec::{self, CodecError};
+use super::frame::{Frame, FrameType};
 use crate::id::{Cost, Incarnation, NodeId};
 
 /// The protocol version that this code speaks; it also understands the one before.
 pub const PROTOCOL_VERSION: u16 = 1;
+/// The oldest protocol version that this code understands.
+pub const PROTOCOL_VERSION_MIN: u16 = 1;
 /// The most neighbours that an advertisement may list.
 pub const MAX_ADJACENCIES: usize = 1024;
 /// The most workers that an advertisement may list.
 pub const MAX_WORKERS: usize = 1024;
 /// The most labels that an advertisement may list.
 pub const MAX_LABELS: usize = 64;
+/// The most features that a hello may name.
+pub const MAX_FEATURES: usize = 64;
 /// The longest description, label or version, in bytes.
 pub const MAX_TEXT_BYTES: usize = 256;
 
@@ -119,8 +126,11 @@ pub struct Load {
 pub struct Digest {
     /// Entries in the database.
     pub entries: u64,
-    /// XOR of the entries' hashes.
+    /// XOR of the entries' hashes, load left out.
     pub hash: u64,
+    /// XOR of the hashes of the load known of each entry; if only this differs, only loads are sent.
+    #[serde(default)]
+    pub load_hash: u64,
 }
 
 /// The sender has sent its whole database.
@@ -165,7 +175,7 @@ pub enum LinkFrame {
     /// See [`Hello`].
     Hello(Hello),
     /// See [`Lsa`].
-    Lsa(std::sync::Arc<Lsa>),
+    Lsa(Arc<Lsa>),
     /// See [`Load`].
     Load(Load),
     /// See [`Digest`].
@@ -180,4 +190,138 @@ pub enum LinkFrame {
     ProbeReply(ProbeReply),
     /// See [`Goodbye`].
     Goodbye(Goodbye),
+}
+
+impl LinkFrame {
+    /// Decodes a frame of the control stream; `None` for a type that is not of this stream, which a receiver skips.
+    pub fn decode(frame: &Frame) -> Result<Option<Self>, LinkFrameError> {
+        let Some(kind) = frame.frame_type() else {
+            return Ok(None);
+        };
+        let body = &frame.body;
+        let decoded = match kind {
+            FrameType::Hello => codec::decode(body).map(Self::Hello),
+            FrameType::Lsa => codec::decode(body).map(|lsa| Self::Lsa(Arc::new(lsa))),
+            FrameType::Load => codec::decode(body).map(Self::Load),
+            FrameType::Digest => codec::decode(body).map(Self::Digest),
+            FrameType::Synced => codec::decode(body).map(Self::Synced),
+            FrameType::Conflict => codec::decode(body).map(Self::Conflict),
+            FrameType::Probe => codec::decode(body).map(Self::Probe),
+            FrameType::ProbeReply => codec::decode(body).map(Self::ProbeReply),
+            FrameType::Goodbye => codec::decode(body).map(Self::Goodbye),
+            FrameType::Submit
+            | FrameType::Payload
+            | FrameType::PayloadEnd
+            | FrameType::Accepted
+            | FrameType::Refused
+            | FrameType::Response
+            | FrameType::Eof
+            | FrameType::Cancel
+            | FrameType::Query
+            | FrameType::Reply
+            | FrameType::Fault => return Ok(None),
+        };
+        let decoded = decoded.map_err(|source| LinkFrameError::Codec { kind, source })?;
+        match decoded.check() {
+            Ok(()) => Ok(Some(decoded)),
+            Err(limit) => Err(LinkFrameError::Limit { kind, limit }),
+        }
+    }
+
+    /// The frame that carries this.
+    pub fn encode(&self) -> Frame {
+        match self {
+            Self::Hello(body) => Frame::cbor(FrameType::Hello, 0, body),
+            Self::Lsa(body) => Frame::cbor(FrameType::Lsa, 0, &**body),
+            Self::Load(body) => Frame::cbor(FrameType::Load, 0, body),
+            Self::Digest(body) => Frame::cbor(FrameType::Digest, 0, body),
+            Self::Synced(body) => Frame::cbor(FrameType::Synced, 0, body),
+            Self::Conflict(body) => Frame::cbor(FrameType::Conflict, 0, body),
+            Self::Probe(body) => Frame::cbor(FrameType::Probe, 0, body),
+            Self::ProbeReply(body) => Frame::cbor(FrameType::ProbeReply, 0, body),
+            Self::Goodbye(body) => Frame::cbor(FrameType::Goodbye, 0, body),
+        }
+    }
+
+    /// Whether the frame keeps the limits of this module; says which one it breaks.
+    pub fn check(&self) -> Result<(), &'static str> {
+        match self {
+            Self::Hello(hello) => hello.check(),
+            Self::Lsa(lsa) => lsa.check(),
+            Self::Conflict(conflict) if conflict.older >= conflict.younger => {
+                Err("a conflict whose older incarnation is not the smaller one")
+            }
+            Self::Goodbye(goodbye) if is_long(&goodbye.reason) => Err("a reason of more than 256 bytes"),
+            Self::Load(_)
+            | Self::Digest(_)
+            | Self::Synced(_)
+            | Self::Conflict(_)
+            | Self::Probe(_)
+            | Self::ProbeReply(_)
+            | Self::Goodbye(_) => Ok(()),
+        }
+    }
+}
+
+fn is_long(text: &str) -> bool {
+    text.len() > MAX_TEXT_BYTES
+}
+
+impl Hello {
+    fn check(&self) -> Result<(), &'static str> {
+        if self.version_min > self.version_max {
+            Err("a lowest version above the highest")
+        } else if self.features.len() > MAX_FEATURES {
+            Err("more than 64 features")
+        } else if self.features.iter().any(|f| is_long(f)) {
+            Err("a feature of more than 256 bytes")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Lsa {
+    fn check(&self) -> Result<(), &'static str> {
+        if self.adjacencies.len() > MAX_ADJACENCIES {
+            Err("more than 1024 adjacencies")
+        } else if self.workers.len() > MAX_WORKERS {
+            Err("more than 1024 workers")
+        } else if self.labels.len() > MAX_LABELS {
+            Err("more than 64 labels")
+        } else if is_long(&self.version) {
+            Err("a version of more than 256 bytes")
+        } else if self
+            .workers
+            .iter()
+            .any(|w| is_long(&w.version) || is_long(&w.description))
+        {
+            Err("a worker's version or description of more than 256 bytes")
+        } else if self.labels.iter().any(|(k, v)| is_long(k) || is_long(v)) {
+            Err("a label of more than 256 bytes")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Why a frame of the control stream is refused. The peer's fault; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LinkFrameError {
+    /// The body is not of the type's shape.
+    #[error("{kind:?} frame: {source}")]
+    Codec {
+        /// The frame's type.
+        kind: FrameType,
+        /// What is wrong with its body.
+        source: CodecError,
+    },
+    /// The body breaks a limit of this module.
+    #[error("{kind:?} frame with {limit}")]
+    Limit {
+        /// The frame's type.
+        kind: FrameType,
+        /// Which limit.
+        limit: &'static str,
+    },
 }
