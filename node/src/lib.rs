@@ -1,3 +1,3 @@
-//! A Workmesh node as a library: a program of ten lines makes a node with its own workers.
+//! Placeholder.
 
-pub mod control;
+pub mod exec;

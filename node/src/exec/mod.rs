@@ -1,0 +1,200 @@
+//! Units at their executor: the registry of workers, admission, the bounded pool of threads, payloads in, responses
+//! out. The session and control tasks admit units here and carry bytes; the mesh reads load and advertisements.
+//! Imports neither mesh nor link, prints nothing, and never runs a function on the caller's thread.
+//!
+//! In reading order: what is asked for, who may enter, one unit and its two sides, the threads.
+
+mod ledger;
+mod output;
+mod payload;
+mod pool;
+mod registry;
+mod report;
+mod run;
+mod settings;
+mod spool;
+#[cfg(test)]
+mod test_workers;
+#[cfg(test)]
+mod tests;
+mod unit;
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use workmesh_proto::wire::unit::{Kind, Refused, Submit};
+use workmesh_proto::{NodeId, UnitId};
+
+pub use output::{OutputItem, UnitOutput};
+pub use payload::{PayloadFeed, PushError, UnitEnded};
+pub use registry::{EMPTY_REMEDY, Registry, RegistryError, Unknown};
+pub use report::{ActiveState, ActiveUnit, Counters, KindCounts, LoadFigures};
+pub use settings::ExecSettings;
+pub use spool::SpoolError;
+
+use pool::Pool;
+use unit::Unit;
+
+/// The executor. Clones are handles to one pool; with the last of them the units end and the threads go.
+#[derive(Clone, Debug)]
+pub struct Executor {
+    owner: Arc<Owner>,
+}
+
+#[derive(Debug)]
+struct Owner {
+    pool: Arc<Pool>,
+    /// Held for its lock.
+    _spool: File,
+}
+
+/// Why an executor can't be set up. Our configuration; nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// No slot at all.
+    #[error("a node that runs work needs at least one worker thread: set max-workers to 1 or more")]
+    NoSlots,
+    /// The folder for payload files.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The first thread.
+    #[error("can't start a worker thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// An admitted unit: it runs or waits. Its three parts may live in different tasks.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Where the payload goes in.
+    pub payload: PayloadFeed,
+    /// Where responses and the end come out.
+    pub output: UnitOutput,
+    /// Stops the unit.
+    pub cancel: UnitCancel,
+}
+
+/// Stops one unit.
+#[derive(Clone, Debug)]
+pub struct UnitCancel {
+    pool: Arc<Pool>,
+    unit: Arc<Unit>,
+}
+
+/// What a drain left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Units that were stopped because they did not end in time.
+    pub stopped: usize,
+    /// Threads whose functions have not returned.
+    pub stuck: usize,
+}
+
+impl Executor {
+    /// An executor of these workers. Makes the spool folder, takes its lock and removes what a dead process left there.
+    pub fn new(registry: Registry, settings: ExecSettings) -> Result<Self, ExecError> {
+        if settings.slots == 0 {
+            return Err(ExecError::NoSlots);
+        }
+        let spool = spool::open(&settings.spool_dir)?;
+        let owner = Owner {
+            pool: Pool::start(registry, settings).map_err(ExecError::Thread)?,
+            _spool: spool,
+        };
+        Ok(Self {
+            owner: Arc::new(owner),
+        })
+    }
+
+    /// Takes a unit in, or refuses it with its own kind of error. Never waits.
+    ///
+    /// `sender` is the origin as its certificate proved it.
+    pub fn admit(&self, submit: &Submit, sender: NodeId) -> Result<Admitted, Refused> {
+        let pool = &self.owner.pool;
+        let unit = pool.admit(submit, sender)?;
+        Ok(Admitted {
+            payload: PayloadFeed::new(Arc::clone(pool), Arc::clone(&unit)),
+            output: UnitOutput::new(Arc::clone(pool), Arc::clone(&unit)),
+            cancel: UnitCancel {
+                pool: Arc::clone(pool),
+                unit,
+            },
+        })
+    }
+
+    /// Cancels a unit by its id. `false`: `sender` has no such unit here, or it has ended.
+    pub fn cancel(&self, id: UnitId, sender: &NodeId) -> bool {
+        let unit = self.owner.pool.find(id).filter(|unit| unit.sender == *sender);
+        unit.is_some_and(|unit| cancel(&self.owner.pool, &unit))
+    }
+
+    /// The workers.
+    pub fn registry(&self) -> &Registry {
+        &self.owner.pool.registry
+    }
+
+    /// How full the pool is.
+    pub fn load(&self) -> LoadFigures {
+        self.owner.pool.load()
+    }
+
+    /// Tells of each change of the load; changes that come faster than they are read are told as one.
+    pub fn load_changes(&self) -> watch::Receiver<LoadFigures> {
+        self.owner.pool.subscribe()
+    }
+
+    /// Every unit that runs or waits, and every thread that was given up, in order of admission.
+    pub fn active(&self) -> Vec<ActiveUnit> {
+        self.owner.pool.active()
+    }
+
+    /// Totals since the start.
+    pub fn counters(&self) -> Counters {
+        self.owner.pool.counters()
+    }
+
+    /// Refuses new units, waits up to `limit` for the admitted ones, then stops the rest and waits until their
+    /// functions have returned or their threads are given up.
+    pub async fn drain(&self, limit: Duration) -> Drained {
+        let pool = &self.owner.pool;
+        pool.refuse_new();
+        let mut load = pool.subscribe();
+        let ended = tokio::time::timeout(limit, load.wait_for(LoadFigures::is_idle)).await;
+        let in_time = ended.is_ok();
+        drop(ended);
+        if in_time {
+            return self.drained(0);
+        }
+        let stopped = pool.end_all(Kind::Draining, "the node shut down before the unit ended");
+        let grace = pool.settings.stop_grace + Duration::from_secs(1);
+        // What is left after the grace holds its slot because the limit of abandoned threads is reached.
+        let _ = tokio::time::timeout(grace, load.wait_for(LoadFigures::is_idle)).await;
+        self.drained(stopped)
+    }
+
+    fn drained(&self, stopped: usize) -> Drained {
+        let load = self.load();
+        Drained {
+            stopped,
+            stuck: load.running + load.abandoned,
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.pool.close();
+    }
+}
+
+impl UnitCancel {
+    /// Cancels the unit: it ends at once for its submitter, and its function is told. `false`: it had its end already.
+    pub fn cancel(&self) -> bool {
+        cancel(&self.pool, &self.unit)
+    }
+}
+
+fn cancel(pool: &Arc<Pool>, unit: &Unit) -> bool {
+    pool.end(unit, Kind::Cancelled, "cancelled by the submitter".to_owned())
+}

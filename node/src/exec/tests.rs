@@ -1,0 +1,1 @@
+//! The executor as its callers see it.

@@ -1,0 +1,279 @@
+//! One admitted unit, shared by its submitter's side (async) and its worker's thread (blocking): the machine that
+//! knows its end, the payload on its way in, the responses on their way out.
+//!
+//! Locks are taken in the order pool, machine, pipes; none is held while anything is woken or run.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::task::Waker;
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use worker_api::{CancelFlag, Directive, PayloadKind, StopReason, WorkerEntry};
+use workmesh_proto::unit::ExecutorUnit;
+use workmesh_proto::wire::unit::{Eof, Kind};
+use workmesh_proto::{NodeId, UnitId};
+
+use super::output::OutputItem;
+
+/// Payload or response bytes that may wait between the two sides. A full pipe blocks its writer.
+pub(super) const PIPE_BYTES: usize = 1024 * 1024;
+/// Pieces that may wait between the two sides, so that tiny ones can't cost much more than their bytes.
+pub(super) const PIPE_PIECES: usize = 256;
+/// Payload pieces below this size are joined.
+const JOINED_BYTES: usize = 4096;
+
+/// A unit from its admission until nobody holds it any more.
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub(super) id: UnitId,
+    pub(super) sender: NodeId,
+    /// Its worker's position in the registry.
+    pub(super) worker: usize,
+    pub(super) entry: &'static WorkerEntry,
+    /// Rises with each admission: the order in which waiting units run.
+    pub(super) order: u64,
+    pub(super) admitted: Instant,
+    pub(super) deadline: Option<Instant>,
+    pub(super) cancel: CancelFlag,
+    machine: Mutex<Machine>,
+    pipes: Mutex<Pipes>,
+    /// The worker's thread waits here, for payload or for room; set off by every change that may concern it.
+    thread_wake: Condvar,
+}
+
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) unit: ExecutorUnit,
+    /// Taken when the function is called.
+    request: Option<Request>,
+}
+
+/// What only the worker's context needs.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) directive: Directive,
+    pub(super) params: BTreeMap<String, String>,
+}
+
+/// What is on its way between the two sides.
+#[derive(Debug)]
+pub(super) struct Pipes {
+    pub(super) payload: PayloadPipe,
+    pub(super) output: OutputPipe,
+    /// The unit has its end: nothing may be read or written by the worker any more.
+    pub(super) ended: bool,
+    thread_waits: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct PayloadPipe {
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+    /// A pipe of the bytes kind takes all up to the payload's limit: nobody reads before it is complete.
+    bounded: bool,
+    pub(super) complete: bool,
+    /// When a piece last went in or out.
+    pub(super) moved: Instant,
+    pub(super) writer: Option<Waker>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct OutputPipe {
+    pub(super) items: VecDeque<OutputItem>,
+    pub(super) bytes: usize,
+    pub(super) reader: Option<Waker>,
+}
+
+/// Whom to wake once no lock is held.
+#[derive(Debug, Default)]
+#[must_use]
+pub(super) struct Wakers([Option<Waker>; 2]);
+
+impl Wakers {
+    pub(super) fn wake(self) {
+        self.0.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+/// What a new unit is made of.
+pub(super) struct NewUnit {
+    pub(super) id: UnitId,
+    pub(super) sender: NodeId,
+    pub(super) worker: usize,
+    pub(super) entry: &'static WorkerEntry,
+    pub(super) order: u64,
+    pub(super) deadline: Option<Instant>,
+    pub(super) machine: ExecutorUnit,
+    pub(super) request: Request,
+}
+
+impl Unit {
+    pub(super) fn new(new: NewUnit) -> Self {
+        let admitted = new.machine.admitted();
+        Self {
+            id: new.id,
+            sender: new.sender,
+            worker: new.worker,
+            entry: new.entry,
+            order: new.order,
+            admitted,
+            deadline: new.deadline,
+            cancel: CancelFlag::new(),
+            machine: Mutex::new(Machine {
+                unit: new.machine,
+                request: Some(new.request),
+            }),
+            pipes: Mutex::new(Pipes {
+                payload: PayloadPipe {
+                    pieces: VecDeque::new(),
+                    bytes: 0,
+                    bounded: new.entry.kind != PayloadKind::Bytes,
+                    complete: false,
+                    moved: admitted,
+                    writer: None,
+                },
+                output: OutputPipe::default(),
+                ended: false,
+                thread_waits: false,
+            }),
+            thread_wake: Condvar::new(),
+        }
+    }
+
+    pub(super) fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock()
+    }
+
+    pub(super) fn pipes(&self) -> MutexGuard<'_, Pipes> {
+        self.pipes.lock()
+    }
+
+    /// Takes what the function is called with; `None` if the unit has ended and must not run.
+    pub(super) fn start(&self) -> Option<Request> {
+        let mut machine = self.machine();
+        if machine.unit.start() {
+            machine.request.take()
+        } else {
+            None
+        }
+    }
+
+    /// Ends the unit. `None` if it has its end already; else the end's kind and whom to wake.
+    ///
+    /// Pieces that wait are delivered before the EOF, which counts them; payload that waits is dropped.
+    pub(super) fn end(&self, kind: Kind, message: String) -> Option<(Kind, Wakers)> {
+        let mut machine = self.machine();
+        let eof = machine.unit.end(kind, message, Instant::now())?;
+        let kind = eof.kind;
+        machine.request = None;
+        if kind != Kind::Ok {
+            self.cancel.stop(stop_reason(kind));
+        }
+        let mut pipes = self.pipes();
+        let unread = pipes.payload.close();
+        let wakers = pipes.close(eof);
+        if std::mem::take(&mut pipes.thread_waits) {
+            self.thread_wake.notify_all();
+        }
+        drop((pipes, machine));
+        drop(unread);
+        Some((kind, wakers))
+    }
+
+    /// Why the worker's reads and writes fail.
+    pub(super) fn stop_reason(&self) -> StopReason {
+        self.cancel.reason().unwrap_or(StopReason::Cancelled)
+    }
+
+    /// The error of a worker's read once the unit has ended.
+    pub(super) fn stopped(&self) -> io::Error {
+        io::Error::other(self.stop_reason().as_str())
+    }
+
+    /// Blocks the worker's thread until something has changed. `false`: `until` has passed.
+    pub(super) fn thread_wait(&self, pipes: &mut MutexGuard<'_, Pipes>, until: Option<Instant>) -> bool {
+        pipes.thread_waits = true;
+        match until {
+            Some(until) => !self.thread_wake.wait_until(pipes, until).timed_out(),
+            None => {
+                self.thread_wake.wait(pipes);
+                true
+            }
+        }
+    }
+
+    /// Wakes the worker's thread if it waits; called with the pipes locked and changed.
+    pub(super) fn wake_thread(&self, pipes: &mut Pipes) {
+        if std::mem::take(&mut pipes.thread_waits) {
+            self.thread_wake.notify_all();
+        }
+    }
+}
+
+fn stop_reason(kind: Kind) -> StopReason {
+    match kind {
+        Kind::Expired => StopReason::Expired,
+        Kind::Draining => StopReason::Draining,
+        _ => StopReason::Cancelled,
+    }
+}
+
+impl Pipes {
+    fn close(&mut self, eof: Eof) -> Wakers {
+        self.ended = true;
+        self.output.items.push_back(OutputItem::Eof(eof));
+        Wakers([self.output.reader.take(), self.payload.writer.take()])
+    }
+}
+
+impl PayloadPipe {
+    /// Whether a piece of `length` bytes may go in.
+    pub(super) fn has_room(&self, length: usize) -> bool {
+        !self.bounded
+            || self.pieces.is_empty()
+            || (self.bytes + length <= PIPE_BYTES && self.pieces.len() < PIPE_PIECES)
+    }
+
+    /// Puts a piece in. Small pieces are joined, so that many tiny ones cost little more than their bytes.
+    pub(super) fn put(&mut self, piece: Bytes) {
+        self.bytes += piece.len();
+        self.moved = Instant::now();
+        match self.pieces.back_mut() {
+            Some(last) if last.len() + piece.len() <= JOINED_BYTES => {
+                let mut joined = match std::mem::take(last).try_into_mut() {
+                    Ok(joined) => joined,
+                    Err(shared) => shared.as_ref().into(),
+                };
+                joined.extend_from_slice(&piece);
+                *last = joined.freeze();
+            }
+            _ => self.pieces.push_back(piece),
+        }
+    }
+
+    /// Takes a piece out, and the writer that waits for the room.
+    pub(super) fn take(&mut self) -> Option<(Bytes, Option<Waker>)> {
+        let piece = self.pieces.pop_front()?;
+        self.bytes -= piece.len();
+        self.moved = Instant::now();
+        Some((piece, self.writer.take()))
+    }
+
+    /// Takes all pieces out of a complete payload.
+    pub(super) fn take_all(&mut self) -> (VecDeque<Bytes>, usize) {
+        (std::mem::take(&mut self.pieces), std::mem::take(&mut self.bytes))
+    }
+
+    fn close(&mut self) -> VecDeque<Bytes> {
+        self.take_all().0
+    }
+}
+
+impl OutputPipe {
+    /// Whether a piece of `length` bytes may go in.
+    pub(super) fn has_room(&self, length: usize) -> bool {
+        self.items.is_empty() || (self.bytes + length <= PIPE_BYTES && self.items.len() < PIPE_PIECES)
+    }
+}
