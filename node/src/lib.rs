@@ -1,3 +1,4 @@
-//! Placeholder.
+//! A Workmesh node as a library: a program of ten lines makes a node with its own workers.
 
-pub mod exec;
+pub mod control;
+pub mod identity;
