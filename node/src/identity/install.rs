@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_bundle_signed_by_another_ca_than_it_carries_is_refused() {
-        let ((own, ca), (other, _)) = (ca("lab"), self::ca("lab"));
+        let ((own, ca), (other, _)) = (ca("lab"), ca("lab"));
         let b = tempfile::tempdir().unwrap();
         let bundle = signed(&ca, b.path(), "b");
         let own = fs::read_to_string(paths::ca_certificate(own.path())).unwrap();

@@ -324,7 +324,7 @@ mod tests {
             refusal(&dir, NOW),
             "DATA/identity/node.crt: expected 1 to 16 certificates in PEM, found none"
         );
-        fs::copy(paths::node_certificate(dir.path()), paths::node_key(dir.path())).unwrap();
+        fs::write(paths::node_key(dir.path()), "nonsense").unwrap();
         assert!(
             refusal(&dir, NOW).starts_with("DATA/identity/node.key: expected a private key in PKCS #8 PEM")
         );

@@ -42,13 +42,9 @@ impl Request {
             path: path.to_owned(),
             fault,
         };
-        let request = match X509CertificationRequest::from_der(&der) {
-            Ok(([], request)) => request,
-            _ => return Err(refuse("expected a certificate request, found something else")),
+        let Ok(([], request)) = X509CertificationRequest::from_der(&der) else {
+            return Err(refuse("expected a certificate request, found something else"));
         };
-        request.verify_signature().map_err(|_| {
-            refuse("the request is not signed by its own key; make a new one with `node cert request`")
-        })?;
         let info = &request.certification_request_info;
         let public_key = SubjectPublicKeyInfo::from_der(info.subject_pki.raw)
             .ok()
@@ -56,6 +52,9 @@ impl Request {
             .ok_or_else(|| {
                 refuse("expected an ECDSA P-256, P-384 or Ed25519 key, found a key of another kind")
             })?;
+        request.verify_signature().map_err(|_| {
+            refuse("the request is not signed by its own key; make a new one with `node cert request`")
+        })?;
         let common_name = info
             .subject
             .iter_common_name()
