@@ -1,0 +1,98 @@
+//! The way from a verb to a node: its control socket, or a node of this process that joins the mesh as a leaf.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use futures_util::future::BoxFuture;
+
+use crate::control::client::{BoxedStream, Client, connect_socket};
+
+/// How a verb reaches the mesh.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ConnectArgs {
+    /// Join the mesh at these addresses for the time of the command, with the identity of the data directory, instead
+    /// of asking the node that runs here
+    #[arg(
+        long,
+        value_name = "HOST:PORT,...",
+        value_delimiter = ',',
+        help_heading = "Connection"
+    )]
+    pub(crate) peers: Vec<String>,
+    /// Filled in from the option that all verbs share.
+    #[arg(skip)]
+    pub(crate) data_dir: PathBuf,
+}
+
+/// An open way to a node; each conversation takes a connection of its own.
+pub(crate) enum Access {
+    /// The node that runs with this data directory.
+    Socket(PathBuf),
+    /// A node of this process.
+    Leaf(Leaf),
+}
+
+/// A node that lives for one command.
+pub(crate) struct Leaf {
+    /// Opens a connection to the node's control protocol.
+    pub(crate) open: Box<dyn Fn() -> BoxedStream + Send + Sync>,
+    /// Leaves the mesh in order.
+    pub(crate) leave: BoxFuture<'static, ()>,
+}
+
+impl Access {
+    /// Finds the way that `args` name. The node behind a socket is not asked yet.
+    pub(crate) async fn open(args: &ConnectArgs) -> anyhow::Result<Self> {
+        if args.peers.is_empty() {
+            Ok(Self::Socket(args.data_dir.clone()))
+        } else {
+            Ok(Self::Leaf(leaf_connect(args).await?))
+        }
+    }
+
+    /// Opens one conversation.
+    pub(crate) async fn connect(&self) -> anyhow::Result<Client<BoxedStream>> {
+        match self {
+            Self::Socket(data_dir) => Ok(connect_socket(data_dir).await?),
+            Self::Leaf(leaf) => Ok(Client::new((leaf.open)())),
+        }
+    }
+
+    /// Ends the way; a leaf leaves the mesh.
+    pub(crate) async fn close(self) {
+        if let Self::Leaf(leaf) = self {
+            leaf.leave.await;
+        }
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => f.debug_tuple("Socket").field(path).finish(),
+            Self::Leaf(_) => f.write_str("Leaf"),
+        }
+    }
+}
+
+/// Starts a leaf that joins the mesh at `args.peers`.
+async fn leaf_connect(args: &ConnectArgs) -> anyhow::Result<Leaf> {
+    let _ = args;
+    anyhow::bail!("joining as a leaf is not available")
+}
+
+/// Where a node keeps its state if nothing else is said: `/var/lib/workmesh` for root, else the XDG state directory.
+pub(crate) fn default_data_dir() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/workmesh");
+    }
+    let state = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    let home = || std::env::home_dir().map(|home| home.join(".local/state"));
+    state
+        .or_else(home)
+        .unwrap_or_else(|| Path::new("/var/lib").to_owned())
+        .join("workmesh")
+}

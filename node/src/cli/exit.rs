@@ -1,0 +1,201 @@
+//! Exit statuses, and how a failure becomes one line on stderr. Every verb ends here; nothing else chooses a status.
+
+use std::fmt;
+use std::io;
+
+use workmesh_proto::wire::unit::{Kind, Outcome};
+
+use super::text;
+use crate::control::client::ClientError;
+
+/// All went well.
+pub(crate) const OK: u8 = 0;
+/// The worker failed, or something here did.
+pub(crate) const FAILED: u8 = 1;
+/// The command line, a file it names or the configuration is wrong; nothing was started.
+pub(crate) const USAGE: u8 = 2;
+/// No such node, worker or route, or the node was lost.
+pub(crate) const UNREACHABLE: u8 = 3;
+/// The deadline passed.
+pub(crate) const EXPIRED: u8 = 4;
+/// Refused: busy, forbidden, draining, duplicate, too large.
+pub(crate) const REFUSED: u8 = 5;
+/// Cancelled, as by Ctrl-C.
+pub(crate) const CANCELLED: u8 = 130;
+
+/// The table for help texts.
+pub(crate) const HELP: &str = "\
+Exit status:
+  0    ok
+  1    the worker failed: worker_error, panic, payload_broken, protocol, internal
+  2    usage or configuration: malformed_directive, a missing file
+  3    not there: no_such_node, no_capable_node, no_route, unknown_module, unknown_function, node_lost
+  4    the deadline passed: expired
+  5    refused: busy, forbidden, draining, duplicate, payload_too_large
+  130  cancelled";
+
+/// The status of a unit that ended so.
+pub(crate) fn of_unit(outcome: Outcome, kind: Kind) -> u8 {
+    match kind {
+        Kind::Ok => OK,
+        Kind::WorkerError | Kind::Panic | Kind::PayloadBroken | Kind::Protocol | Kind::Internal => FAILED,
+        Kind::MalformedDirective => USAGE,
+        Kind::NoSuchNode
+        | Kind::NoCapableNode
+        | Kind::NoRoute
+        | Kind::UnknownModule
+        | Kind::UnknownFunction
+        | Kind::NodeLost => UNREACHABLE,
+        Kind::Expired => EXPIRED,
+        Kind::Busy | Kind::Forbidden | Kind::Draining | Kind::Duplicate | Kind::PayloadTooLarge => REFUSED,
+        Kind::Cancelled => CANCELLED,
+        Kind::Unknown => match outcome {
+            Outcome::Succeeded => OK,
+            Outcome::Failed => FAILED,
+            Outcome::Cancelled => CANCELLED,
+            Outcome::Expired => EXPIRED,
+            Outcome::Lost => UNREACHABLE,
+        },
+    }
+}
+
+/// A failure with its own exit status.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    status: u8,
+    text: String,
+}
+
+impl Failure {
+    /// A failure that ends the process with `status` and one line on stderr; without a line if `text` is empty.
+    pub(crate) fn new(status: u8, text: impl Into<String>) -> Self {
+        Self {
+            status,
+            text: text.into(),
+        }
+    }
+
+    /// A mistake on the command line or in what it names.
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self::new(USAGE, text)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// The status for an error of a verb.
+pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
+    for cause in error.chain() {
+        if let Some(failure) = cause.downcast_ref::<Failure>() {
+            return failure.status;
+        }
+        if let Some(client) = cause.downcast_ref::<ClientError>() {
+            return of_client(client);
+        }
+        if closed_pipe(cause) {
+            return OK;
+        }
+    }
+    FAILED
+}
+
+fn of_client(error: &ClientError) -> u8 {
+    match error {
+        ClientError::Fault(fault) => of_unit(fault.kind.outcome(), fault.kind),
+        _ => UNREACHABLE,
+    }
+}
+
+fn closed_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// The line for an error of a verb; `None` if there is nothing to say, as when the reader of a pipe has gone.
+pub(crate) fn line(error: &anyhow::Error) -> Option<String> {
+    let text = format!("{error:#}");
+    let quiet = text.is_empty() || of_error(error) == OK;
+    (!quiet).then(|| format!("node: {}", text::one_line(&text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use workmesh_proto::wire::query::Fault;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_has_the_status_of_the_help_text() {
+        let table = [
+            (Kind::Ok, 0),
+            (Kind::WorkerError, 1),
+            (Kind::Panic, 1),
+            (Kind::MalformedDirective, 2),
+            (Kind::UnknownModule, 3),
+            (Kind::UnknownFunction, 3),
+            (Kind::NoSuchNode, 3),
+            (Kind::NoCapableNode, 3),
+            (Kind::NoRoute, 3),
+            (Kind::Busy, 5),
+            (Kind::Forbidden, 5),
+            (Kind::Draining, 5),
+            (Kind::Duplicate, 5),
+            (Kind::PayloadTooLarge, 5),
+            (Kind::PayloadBroken, 1),
+            (Kind::Cancelled, 130),
+            (Kind::Expired, 4),
+            (Kind::NodeLost, 3),
+            (Kind::Protocol, 1),
+            (Kind::Internal, 1),
+        ];
+        for (kind, status) in table {
+            assert_eq!(of_unit(kind.outcome(), kind), status, "{kind}");
+            let line = HELP
+                .lines()
+                .find(|line| line.trim_start().starts_with(&format!("{status} ")))
+                .unwrap();
+            let named = [Kind::Ok, Kind::Cancelled].contains(&kind) || line.contains(kind.as_str());
+            assert!(named, "{kind} is missing in {line:?}");
+        }
+    }
+
+    #[test]
+    fn a_kind_of_a_newer_node_has_the_status_of_its_outcome() {
+        let status = |outcome| of_unit(outcome, Kind::Unknown);
+        assert_eq!(status(Outcome::Succeeded), 0);
+        assert_eq!(status(Outcome::Failed), 1);
+        assert_eq!(status(Outcome::Lost), 3);
+        assert_eq!(status(Outcome::Expired), 4);
+        assert_eq!(status(Outcome::Cancelled), 130);
+    }
+
+    #[test]
+    fn a_fault_has_the_status_of_its_kind_and_other_conversations_are_unreachable() {
+        let fault = |kind| {
+            anyhow::Error::from(ClientError::Fault(Fault {
+                kind,
+                message: "x".into(),
+            }))
+        };
+        assert_eq!(of_error(&fault(Kind::NoSuchNode)), 3);
+        assert_eq!(of_error(&fault(Kind::Expired)), 4);
+        assert_eq!(of_error(&ClientError::Broken("it broke").into()), 3);
+        assert_eq!(of_error(&Failure::usage("x").into()), 2);
+        assert_eq!(of_error(&anyhow::anyhow!("x")), 1);
+    }
+
+    #[test]
+    fn an_error_is_one_clean_line() {
+        let error = anyhow::Error::from(Failure::new(1, "a\nb\u{1b}[2J"));
+        assert_eq!(line(&error).unwrap(), "node: a b\\x1b[2J");
+        let gone = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert_eq!(line(&gone.into()), None);
+    }
+}
