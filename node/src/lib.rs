@@ -1,6 +1,14 @@
 //! A Workmesh node as a library: a program of ten lines makes a node with its own workers.
 
 mod cli;
+mod config;
 pub mod control;
+mod daemon;
+mod exec;
+mod identity;
+mod link;
+mod mesh;
+mod node;
+mod unit;
 
 pub use cli::main;

@@ -23,6 +23,17 @@ pub struct LoadFigures {
 }
 
 impl LoadFigures {
+    /// The figures that other nodes hear.
+    pub fn advertised(&self) -> workmesh_proto::mesh::LoadFigures {
+        let count = |figure: usize| u32::try_from(figure).unwrap_or(u32::MAX);
+        workmesh_proto::mesh::LoadFigures {
+            slots: count(self.slots),
+            running: count(self.running),
+            queued: count(self.queued),
+            queue_limit: count(self.queue_limit),
+        }
+    }
+
     /// Whether no unit runs or waits.
     pub fn is_idle(&self) -> bool {
         self.running + self.queued == 0

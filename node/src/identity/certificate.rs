@@ -49,6 +49,21 @@ pub fn peer_identity(der: &[u8]) -> Result<PeerIdentity, IdentityError> {
     Certificate::parse(der, "peer")?.peer_identity()
 }
 
+/// One line about a certificate of any origin, for the log: its subject, its issuer and when it ends.
+pub fn describe_certificate(der: &[u8]) -> String {
+    let Ok(certificate) = Certificate::parse(der, "peer") else {
+        return "no certificate".to_owned();
+    };
+    let not_after = certificate
+        .not_after()
+        .map_or_else(|_| "an unknown time".to_owned(), |at| at.to_string());
+    format!(
+        "{}, issued by {}, valid until {not_after}",
+        certificate.subject(),
+        certificate.issuer()
+    )
+}
+
 /// A certificate with the place it came from.
 pub(super) struct Certificate<'a> {
     x509: X509Certificate<'a>,

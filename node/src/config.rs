@@ -1,0 +1,115 @@
+//! The configuration: text from a file, the environment and flags becomes one checked [`Settings`].
+//!
+//! A flag wins over a `NODE_*` variable, that over the file, that over the default; [`Resolved`] remembers which it was.
+//! Called by `cli/`; a program on the library may build [`Settings`] itself. Nothing here prints.
+
+mod environment;
+mod error;
+mod file;
+mod flags;
+mod layer;
+mod resolve;
+mod value;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use workmesh_proto::Cost;
+
+pub use self::environment::Environment;
+pub use self::error::ConfigError;
+pub use self::file::MAX_FILE_BYTES;
+pub use self::flags::RunArgs;
+pub use self::resolve::{Entry, Origin, Resolved, resolve};
+pub use self::value::{MAX_PEERS, PeerAddress};
+
+/// The port on which nodes listen where no other is given.
+pub const DEFAULT_PORT: u16 = 8888;
+
+/// How a node is to run: every value checked, every default filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Where the node keeps its identity, state and control socket.
+    pub data_dir: PathBuf,
+
+    // mesh
+    /// Where to listen for links; `None`: nowhere, this node only dials.
+    pub listen: Option<SocketAddr>,
+    /// Whom to dial.
+    pub peers: Vec<PeerAddress>,
+    /// The cost of this node's links, at least 1.
+    pub link_cost: u16,
+    /// After how long a silence a neighbour counts as dead; 200 ms to 10 minutes.
+    pub detection: Duration,
+    /// What this node says about itself.
+    pub labels: BTreeMap<String, String>,
+
+    // pool
+    /// Units that run at once; 1 to 1024.
+    pub max_workers: usize,
+    /// Units that wait; 0 to 1,000,000.
+    pub queue: usize,
+    /// The longest payload that is kept in memory, in bytes.
+    pub max_bytes_payload: u64,
+    /// The longest payload that is written to a file, in bytes.
+    pub max_file_payload: u64,
+    /// How long a payload may stand still before its unit fails; 100 ms to a day.
+    pub payload_idle: Duration,
+
+    // log
+    /// Which events are logged: a level, or `target=level` pairs, with commas.
+    pub log: String,
+    /// How they are written.
+    pub log_format: LogFormat,
+
+    /// Each worker module's own configuration table.
+    pub worker_config: BTreeMap<String, serde_json::Value>,
+}
+
+impl Settings {
+    /// The defaults, for a node that lives in `data_dir`.
+    pub fn for_data_dir(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            listen: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT))),
+            peers: Vec::new(),
+            link_cost: Cost::DEFAULT.0,
+            detection: Duration::from_secs(5),
+            labels: BTreeMap::new(),
+            max_workers: default_max_workers(),
+            queue: 1024,
+            max_bytes_payload: 16 * 1024 * 1024,
+            max_file_payload: 16 * 1024 * 1024 * 1024,
+            payload_idle: Duration::from_secs(60),
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+            worker_config: BTreeMap::new(),
+        }
+    }
+
+    /// The files that are looked for when none is named, the first that exists wins.
+    pub fn default_files(data_dir: &Path) -> [PathBuf; 2] {
+        [
+            data_dir.join("node.toml"),
+            PathBuf::from("/etc/workmesh/node.toml"),
+        ]
+    }
+}
+
+/// The number of processors and four more, at most 32.
+fn default_max_workers() -> usize {
+    std::thread::available_parallelism().map_or(32, |cores| cores.get().saturating_add(4).min(32))
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line of text for each event
+    Text,
+    /// A JSON object for each event
+    Json,
+}

@@ -1,0 +1,174 @@
+//! The flags of `node [run]` as a layer of the configuration.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::layer::{self, Layer, LogTable, MeshTable, PoolTable};
+use super::value::{self, Listen, PeerAddress};
+use super::{ConfigError, LogFormat};
+
+/// How the node is to run. Each flag wins over its NODE_* variable, and that over the configuration file.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunArgs {
+    /// Configuration file [default: node.toml in the data directory, else /etc/workmesh/node.toml, if there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address and UDP port for links [default: 0.0.0.0:8888]
+    #[arg(long, value_name = "ADDRESS", value_parser = value::listen, conflicts_with = "no_listen")]
+    listen: Option<Listen>,
+    /// Listen nowhere: only dial peers
+    #[arg(long)]
+    no_listen: bool,
+    /// Peers to dial, with commas between: host:port, or id@host:port to demand that node
+    #[arg(long, value_name = "PEERS", value_parser = peers)]
+    peers: Option<Vec<Peers>>,
+    /// Cost of this node's links, 1 to 65535 [default: 10]
+    #[arg(long, value_name = "COST", value_parser = value::cost)]
+    cost: Option<u16>,
+    /// How long a silence makes a neighbour dead, from 200ms [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = value::detection)]
+    detection: Option<Duration>,
+    /// What the node says about itself: key=value, with commas between
+    #[arg(long, value_name = "LABELS", value_parser = labels)]
+    labels: Option<Labels>,
+    /// Units that run at once [default: processors + 4, at most 32]
+    #[arg(long, value_name = "N", value_parser = value::max_workers)]
+    max_workers: Option<usize>,
+    /// Units that wait; one more is refused as busy [default: 1024]
+    #[arg(long, value_name = "N", value_parser = value::queue)]
+    queue: Option<usize>,
+    /// Longest payload kept in memory [default: 16MiB]
+    #[arg(long, value_name = "SIZE", value_parser = value::size)]
+    max_bytes_payload: Option<u64>,
+    /// Longest payload written to a file [default: 16GiB]
+    #[arg(long, value_name = "SIZE", value_parser = value::size)]
+    max_file_payload: Option<u64>,
+    /// How long a payload may stand still [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = value::payload_idle)]
+    payload_idle: Option<Duration>,
+    /// What to log: off, error, warn, info, debug, trace, or target=level with commas [default: info]
+    #[arg(long, value_name = "FILTER", value_parser = value::log)]
+    log: Option<String>,
+    /// How to write the log [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
+}
+
+/// The peers of one flag: the flag can be repeated.
+#[derive(Clone, Debug)]
+struct Peers(Vec<PeerAddress>);
+
+fn peers(text: &str) -> Result<Peers, String> {
+    value::peers(text).map(Peers)
+}
+
+/// The labels of one flag.
+#[derive(Clone, Debug)]
+struct Labels(BTreeMap<String, String>);
+
+fn labels(text: &str) -> Result<Labels, String> {
+    value::labels(text).map(Labels)
+}
+
+impl RunArgs {
+    /// Whether a flag turned listening off.
+    pub(super) fn no_listen(&self) -> bool {
+        self.no_listen
+    }
+
+    /// What the flags say.
+    pub(super) fn layer(&self) -> Result<Layer, ConfigError> {
+        let peers = self
+            .peers
+            .as_ref()
+            .map(|flags| flags.iter().flat_map(|flag| flag.0.clone()).collect())
+            .map(value::check_peers)
+            .transpose()
+            .map_err(|problem| ConfigError::Flag {
+                flag: layer::PEERS.flag,
+                problem,
+            })?;
+        Ok(Layer {
+            mesh: MeshTable {
+                listen: if self.no_listen {
+                    Some(Listen::Off)
+                } else {
+                    self.listen
+                },
+                peers,
+                cost: self.cost,
+                detection: self.detection,
+                labels: self.labels.clone().map(|labels| labels.0),
+            },
+            pool: PoolTable {
+                max_workers: self.max_workers,
+                queue: self.queue,
+                max_bytes_payload: self.max_bytes_payload,
+                max_file_payload: self.max_file_payload,
+                payload_idle: self.payload_idle,
+            },
+            log: LogTable {
+                level: self.log.clone(),
+                format: self.log_format,
+            },
+            workers: BTreeMap::new(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::super::layer::KEYS;
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn parse(args: &[&str]) -> Result<Layer, String> {
+        Command::try_parse_from(["node"].iter().chain(args))
+            .map(|command| command.run.layer().unwrap())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_key_has_a_flag() {
+        Command::command().debug_assert();
+        let command = Command::command();
+        for key in KEYS {
+            let flag = command
+                .get_arguments()
+                .any(|arg| arg.get_long() == key.flag.strip_prefix("--"));
+            assert!(flag, "{}", key.flag);
+        }
+    }
+
+    #[test]
+    fn flags_become_a_layer() {
+        let layer = parse(&[
+            "--peers", "a:1,b@c", "--peers", "d", "--labels", "x=1,y=2", "--queue", "0",
+        ])
+        .unwrap();
+        assert_eq!(layer.mesh.peers.unwrap().len(), 3);
+        assert_eq!(layer.mesh.labels.unwrap().len(), 2);
+        assert_eq!(layer.pool.queue, Some(0));
+        assert!(layer.log.level.is_none());
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_with_its_flag() {
+        let error = parse(&["--detection", "5"]).unwrap_err();
+        assert!(
+            error.contains("--detection") && error.contains("with a unit"),
+            "{error}"
+        );
+        assert!(parse(&["--listen", ":1", "--no-listen"]).is_err());
+    }
+}

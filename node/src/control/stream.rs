@@ -1,0 +1,123 @@
+//! Frames over a stream of bytes, from the node's side.
+
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use workmesh_proto::wire::codec::{self, CodecError};
+use workmesh_proto::wire::frame::{Frame, FrameError, FrameType, LAST_PIECE, encode_prefix};
+use workmesh_proto::wire::items::{Item, ItemReader, Piece};
+
+/// Bytes asked of the stream at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Why a conversation ended before its time. The client's affair.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StreamError {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Codec(#[from] CodecError),
+    #[error("frame {0:#04x} out of order")]
+    Unexpected(u8),
+    #[error("the stream ends within a frame")]
+    Truncated,
+}
+
+/// The incoming half.
+pub(super) struct ControlReader<R> {
+    stream: R,
+    items: ItemReader,
+    buffer: BytesMut,
+}
+
+impl<R: AsyncRead + Unpin> ControlReader<R> {
+    pub(super) fn new(stream: R) -> Self {
+        Self {
+            stream,
+            items: ItemReader::new(),
+            buffer: BytesMut::new(),
+        }
+    }
+
+    /// An item that has arrived already.
+    pub(super) fn next_arrived(&mut self) -> Result<Option<Item>, StreamError> {
+        Ok(self.items.next_item()?)
+    }
+
+    /// The next item; `None` at a clean end of the stream. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Result<Option<Item>, StreamError> {
+        loop {
+            if let Some(item) = self.items.next_item()? {
+                return Ok(Some(item));
+            }
+            self.buffer.reserve(READ_BYTES);
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return if self.items.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(StreamError::Truncated)
+                };
+            }
+            self.items.feed(self.buffer.split().freeze());
+        }
+    }
+
+    /// The next item, which has to be a whole frame.
+    pub(super) async fn next_frame(&mut self) -> Result<Option<Frame>, StreamError> {
+        match self.next().await? {
+            Some(Item::Frame(frame)) => Ok(Some(frame)),
+            Some(_) => Err(StreamError::Unexpected(FrameType::Payload as u8)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The outgoing half. Frames gather until [`flush`](Self::flush).
+pub(super) struct ControlWriter<W> {
+    stream: W,
+    gathered: BytesMut,
+}
+
+impl<W: AsyncWrite + Unpin> ControlWriter<W> {
+    pub(super) fn new(stream: W) -> Self {
+        Self {
+            stream,
+            gathered: BytesMut::new(),
+        }
+    }
+
+    pub(super) fn put<T: Serialize>(&mut self, kind: FrameType, value: &T) {
+        let mut body = BytesMut::new();
+        codec::encode(value, &mut body);
+        encode_prefix(kind as u8, 0, 0, body.len(), &mut self.gathered);
+        self.gathered.extend_from_slice(&body);
+    }
+
+    pub(super) fn put_piece(&mut self, piece: &Piece) {
+        let serial = piece.serial.to_be_bytes();
+        let flags = if piece.last { LAST_PIECE } else { 0 };
+        encode_prefix(
+            FrameType::Response as u8,
+            flags,
+            0,
+            serial.len() + piece.data.len(),
+            &mut self.gathered,
+        );
+        self.gathered.extend_from_slice(&serial);
+        self.gathered.extend_from_slice(&piece.data);
+    }
+
+    /// Bytes that wait for a flush.
+    pub(super) fn gathered_bytes(&self) -> usize {
+        self.gathered.len()
+    }
+
+    pub(super) async fn flush(&mut self) -> Result<(), StreamError> {
+        let out: Bytes = self.gathered.split().freeze();
+        self.stream.write_all(&out).await?;
+        self.stream.flush().await?;
+        Ok(())
+    }
+}

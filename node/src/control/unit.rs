@@ -1,0 +1,243 @@
+//! One unit of a local program: between its connection and the unit's origin.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+use workmesh_proto::UnitId;
+use workmesh_proto::wire::frame::FrameType;
+use workmesh_proto::wire::items::Item;
+use workmesh_proto::wire::unit::{Accepted, Eof, Kind, Refused, Submit};
+
+use super::server::Control;
+use super::stream::{ControlReader, ControlWriter, StreamError};
+use crate::unit::{HEAD_BYTES, SubmittedUnit, UnitEvent, UnitEvents, UnitPayload, UnitRequest};
+
+/// Responses that gather before they are written, in bytes.
+const BATCH_BYTES: usize = 128 * 1024;
+
+/// The units of local programs that can be cancelled from another connection: their own may be full of payload.
+#[derive(Default)]
+pub(super) struct Cancels {
+    by_unit: Mutex<HashMap<UnitId, Arc<Notify>>>,
+}
+
+/// One entry; taken out when dropped.
+struct Cancellable<'a> {
+    cancels: &'a Cancels,
+    unit: UnitId,
+    told: Arc<Notify>,
+}
+
+impl Cancels {
+    fn enter(&self, unit: UnitId) -> Cancellable<'_> {
+        let told = self.by_unit.lock().entry(unit).or_default().clone();
+        Cancellable {
+            cancels: self,
+            unit,
+            told,
+        }
+    }
+
+    pub(super) fn cancel(&self, unit: UnitId) {
+        if let Some(told) = self.by_unit.lock().get(&unit) {
+            told.notify_one();
+        }
+    }
+}
+
+impl Drop for Cancellable<'_> {
+    fn drop(&mut self) {
+        self.cancels.by_unit.lock().remove(&self.unit);
+    }
+}
+
+/// Serves a unit to its end. A client that goes away cancels it.
+pub(super) async fn serve<R, W>(
+    control: &Control,
+    submit: Submit,
+    reader: &mut ControlReader<R>,
+    writer: &mut ControlWriter<W>,
+) -> Result<(), StreamError>
+where
+    R: AsyncRead + Send + Unpin,
+    W: AsyncWrite + Send + Unpin,
+{
+    if let Err(limit) = submit.check() {
+        let refused = Refused {
+            kind: Kind::Protocol,
+            message: format!("the submission has {limit}"),
+        };
+        writer.put(FrameType::Refused, &refused);
+        return writer.flush().await;
+    }
+    let (head, complete) = take_head(reader)?;
+    let cancellable = control.cancels.enter(submit.unit);
+    let submitting = control.units.submit(request(submit), head, complete);
+    tokio::pin!(submitting);
+    let submitted = tokio::select! {
+        submitted = &mut submitting => submitted,
+        () = cancellable.told.notified() => Err(cancelled()),
+        // A client whose payload is complete can only cancel, or go away.
+        _ = reader.next(), if complete => Err(cancelled()),
+    };
+    match submitted {
+        Ok(unit) => carry(unit, &cancellable, complete, reader, writer).await,
+        Err(eof) => {
+            writer.put(
+                FrameType::Refused,
+                &Refused {
+                    kind: eof.kind,
+                    message: eof.message,
+                },
+            );
+            writer.flush().await
+        }
+    }
+}
+
+fn cancelled() -> Eof {
+    Eof::without_responses(Kind::Cancelled, "cancelled before an executor accepted")
+}
+
+fn request(submit: Submit) -> UnitRequest {
+    UnitRequest {
+        unit: submit.unit,
+        directive: submit.directive,
+        to: submit.to,
+        payload_bytes: submit.payload_bytes,
+        params: submit.params,
+        deadline: submit.deadline_ms.map(Duration::from_millis),
+        trace: submit.trace,
+    }
+}
+
+/// The payload that has arrived together with the submission, and whether that is all of it.
+fn take_head<R: AsyncRead + Unpin>(reader: &mut ControlReader<R>) -> Result<(Bytes, bool), StreamError> {
+    let mut head = BytesMut::new();
+    while head.len() <= HEAD_BYTES / 2 {
+        match reader.next_arrived()? {
+            Some(Item::Payload { data, .. }) => head.extend_from_slice(&data),
+            Some(Item::Frame(frame)) => match frame.frame_type() {
+                Some(FrameType::PayloadEnd) => return Ok((head.freeze(), true)),
+                Some(_) => return Err(StreamError::Unexpected(frame.kind)),
+                None => {}
+            },
+            Some(Item::Response { .. }) => return Err(StreamError::Unexpected(FrameType::Response as u8)),
+            None => break,
+        }
+    }
+    Ok((head.freeze(), false))
+}
+
+async fn carry<R, W>(
+    unit: SubmittedUnit,
+    cancellable: &Cancellable<'_>,
+    complete: bool,
+    reader: &mut ControlReader<R>,
+    writer: &mut ControlWriter<W>,
+) -> Result<(), StreamError>
+where
+    R: AsyncRead + Send + Unpin,
+    W: AsyncWrite + Send + Unpin,
+{
+    let SubmittedUnit { payload, mut events } = unit;
+    writer.put(
+        FrameType::Accepted,
+        &Accepted {
+            executor: events.executor().clone(),
+        },
+    );
+    writer.flush().await?;
+    let payload = if complete { None } else { Some(payload) };
+    let up = carry_payload(payload, reader);
+    tokio::pin!(up);
+    let mut up_ended = false;
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Some(event) => {
+                    if write_events(event, &mut events, writer).await? {
+                        return Ok(());
+                    }
+                }
+                None => return Ok(()),
+            },
+            () = cancellable.told.notified() => events.cancel(),
+            told = &mut up, if !up_ended => {
+                up_ended = true;
+                match told? {
+                    Up::Cancel => events.cancel(),
+                    Up::Gone => return Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// What the client's side of a unit comes to.
+enum Up {
+    Cancel,
+    Gone,
+}
+
+/// Passes the payload on; afterwards, and also when the unit takes no more, waits for a cancellation.
+async fn carry_payload<R: AsyncRead + Unpin>(
+    mut payload: Option<UnitPayload>,
+    reader: &mut ControlReader<R>,
+) -> Result<Up, StreamError> {
+    loop {
+        match reader.next().await? {
+            Some(Item::Payload { data, .. }) => {
+                if let Some(open) = &mut payload
+                    && open.send(data).await.is_err()
+                {
+                    payload = None;
+                }
+            }
+            Some(Item::Frame(frame)) => match frame.frame_type() {
+                Some(FrameType::PayloadEnd) => {
+                    if let Some(open) = payload.take() {
+                        // A unit that has ended says so by its events.
+                        let _ended = open.finish().await;
+                    }
+                }
+                Some(FrameType::Cancel) => return Ok(Up::Cancel),
+                Some(_) => return Err(StreamError::Unexpected(frame.kind)),
+                None => {}
+            },
+            Some(Item::Response { .. }) => return Err(StreamError::Unexpected(FrameType::Response as u8)),
+            None => return Ok(Up::Gone),
+        }
+    }
+}
+
+/// Writes an event and those that are there already; true once the end is written.
+async fn write_events<W: AsyncWrite + Unpin>(
+    first: UnitEvent,
+    events: &mut UnitEvents,
+    writer: &mut ControlWriter<W>,
+) -> Result<bool, StreamError> {
+    let mut next = Some(first);
+    while let Some(event) = next {
+        match event {
+            UnitEvent::Piece(piece) => writer.put_piece(&piece),
+            UnitEvent::Eof(eof) => {
+                writer.put(FrameType::Eof, &eof);
+                writer.flush().await?;
+                return Ok(true);
+            }
+        }
+        if writer.gathered_bytes() >= BATCH_BYTES {
+            break;
+        }
+        next = events.next().now_or_never().flatten();
+    }
+    writer.flush().await?;
+    Ok(false)
+}

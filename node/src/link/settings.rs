@@ -1,0 +1,125 @@
+//! The transport's numbers, all in one place.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::{CryptoError, HmacKey};
+use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use workmesh_proto::wire::forward::HEADER_BYTES;
+
+use super::LinkError;
+
+/// The largest datagram that discovery tries, in bytes: what fits an Ethernet frame over IPv6.
+const MAX_DATAGRAM_BYTES: u16 = 1452;
+/// The smallest datagram that every path carries (RFC 9000, section 14).
+const MIN_DATAGRAM_BYTES: u16 = 1200;
+/// What the kernel is asked for on each side of the socket, in bytes.
+pub(super) const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// Unread bytes of one stream.
+const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Unread bytes of one session, over all its streams: the most that a peer can make this node hold.
+const SESSION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// Unacknowledged bytes of one session.
+const SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
+/// Streams that a peer may have open on a fresh session; raised while they are used, because each costs memory.
+pub(super) const FIRST_STREAMS: u32 = 128;
+/// Streams that a peer may ever have open on a session.
+pub(super) const MAX_STREAMS: u32 = 4096;
+/// Handshakes that may wait for this node.
+const MAX_INCOMING: usize = 256;
+/// Bytes that may wait with them.
+const MAX_INCOMING_BYTES: u64 = 4 * 1024 * 1024;
+/// A session's shortest idle timeout: it has to outlive the detection of a dead relay and the change of route.
+const MIN_SESSION_IDLE: Duration = Duration::from_secs(20);
+
+const _: () = assert!(
+    (MAX_DATAGRAM_BYTES as usize + HEADER_BYTES) * 10 <= 65_507,
+    "a batch of ten wrapped segments must fit one system call, or the kernel drops the batch silently"
+);
+const _: () = assert!(
+    HEADER_BYTES <= 32,
+    "a session's first packets must fit where 1232 bytes do"
+);
+
+/// The endpoint's settings. `secret` makes stateless resets (RFC 9000, section 10.3) the same in each life of the
+/// node, so that its peers notice a restart with their next packet.
+pub(super) fn endpoint_config(secret: [u8; 32]) -> EndpointConfig {
+    let mut config = EndpointConfig::new(Arc::new(ResetKey(secret)));
+    config.grease_quic_bit(false);
+    config
+}
+
+/// A link's settings: `detection` is how long a dead peer stays unnoticed.
+pub(super) fn link_transport(detection: Duration) -> Result<Arc<TransportConfig>, LinkError> {
+    let mut config = TransportConfig::default();
+    config
+        .max_idle_timeout(Some(idle_timeout(detection)?))
+        .keep_alive_interval(Some(detection / 4))
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .stream_receive_window(VarInt::from_u32(1024 * 1024))
+        .receive_window(VarInt::from_u32(1024 * 1024))
+        .send_window(4 * 1024 * 1024);
+    Ok(Arc::new(config))
+}
+
+/// A session's settings.
+pub(super) fn session_transport(detection: Duration) -> Result<Arc<TransportConfig>, LinkError> {
+    let idle = MIN_SESSION_IDLE.max(detection * 4);
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(MAX_DATAGRAM_BYTES - HEADER_BYTES as u16);
+    let mut config = TransportConfig::default();
+    config
+        .max_idle_timeout(Some(idle_timeout(idle)?))
+        .keep_alive_interval(Some(idle / 4))
+        .max_concurrent_bidi_streams(VarInt::from_u32(FIRST_STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(SESSION_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .initial_mtu(MIN_DATAGRAM_BYTES)
+        .mtu_discovery_config(Some(discovery));
+    Ok(Arc::new(config))
+}
+
+/// Limits on handshakes that wait.
+pub(super) fn limit_incoming(config: &mut quinn::ServerConfig) {
+    config
+        .max_incoming(MAX_INCOMING)
+        .incoming_buffer_size(64 * 1024)
+        .incoming_buffer_size_total(MAX_INCOMING_BYTES);
+}
+
+fn idle_timeout(idle: Duration) -> Result<IdleTimeout, LinkError> {
+    IdleTimeout::try_from(idle)
+        .map_err(|_| LinkError::Configuration(format!("detection time {idle:?} is too long")))
+}
+
+/// A key for stateless reset tokens that stays the same over restarts.
+struct ResetKey([u8; 32]);
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
+        let tag = blake3::keyed_hash(&self.0, data);
+        let length = signature_out.len().min(32);
+        signature_out[..length].copy_from_slice(&tag.as_bytes()[..length]);
+    }
+
+    fn signature_len(&self) -> usize {
+        32
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        let mut expected = [0; 32];
+        self.sign(data, &mut expected);
+        // blake3's comparison takes the same time whatever differs.
+        let found = <[u8; 32]>::try_from(signature).map_err(|_| CryptoError)?;
+        if blake3::Hash::from(expected) == blake3::Hash::from(found) {
+            Ok(())
+        } else {
+            Err(CryptoError)
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! One conversation's stream: frames out, items in.
+//!
+//! Dropping a sender that was not finished resets the stream, so that a task that is cancelled or panics never looks
+//! like a complete conversation. Dropping a receiver tells the peer to stop sending.
+
+use bytes::{Bytes, BytesMut};
+use quinn::{ReadError, RecvStream, SendStream, WriteError};
+use serde::Serialize;
+use workmesh_proto::wire::codec;
+use workmesh_proto::wire::frame::{Frame, FrameType, MAX_BODY_BYTES, encode_prefix};
+use workmesh_proto::wire::items::{Item, ItemReader};
+
+use super::LinkError;
+
+/// The code of a reset: the conversation was given up.
+const GIVEN_UP: u32 = 1;
+/// Below this many bytes a body is copied behind its prefix; from here on it travels as it is.
+const COPY_BYTES: usize = 2048;
+/// After this many bytes a stream yields to younger ones of its session.
+const BULK_BYTES: u64 = 64 * 1024;
+/// The priority of such a stream; fresh ones have 0.
+const BULK_PRIORITY: i32 = -1;
+/// Chunks taken from the stream at once.
+const CHUNKS: usize = 16;
+
+/// The outgoing half. Frames gather until [`flush`](Self::flush).
+pub(crate) struct FrameSender {
+    stream: SendStream,
+    gathered: BytesMut,
+    chunks: Vec<Bytes>,
+    sent_bytes: u64,
+    finished: bool,
+}
+
+impl FrameSender {
+    pub(super) fn new(stream: SendStream) -> Self {
+        Self {
+            stream,
+            gathered: BytesMut::new(),
+            chunks: Vec::new(),
+            sent_bytes: 0,
+            finished: false,
+        }
+    }
+
+    /// Gathers a frame whose body is the CBOR form of `value`.
+    pub(crate) fn put<T: Serialize>(&mut self, kind: FrameType, value: &T) {
+        let mut body = BytesMut::with_capacity(160);
+        codec::encode(value, &mut body);
+        encode_prefix(kind as u8, 0, 0, body.len(), &mut self.gathered);
+        self.gathered.extend_from_slice(&body);
+    }
+
+    /// Gathers a frame without a body.
+    pub(crate) fn put_bare(&mut self, kind: FrameType) {
+        encode_prefix(kind as u8, 0, 0, 0, &mut self.gathered);
+    }
+
+    /// Gathers a whole frame.
+    pub(crate) fn put_frame(&mut self, frame: &Frame) {
+        frame.encode(&mut self.gathered);
+    }
+
+    /// Gathers payload bytes, cut into frames where they are too many for one.
+    pub(crate) fn put_payload(&mut self, mut data: Bytes) {
+        while !data.is_empty() {
+            let piece = data.split_to(data.len().min(MAX_BODY_BYTES));
+            encode_prefix(FrameType::Payload as u8, 0, 0, piece.len(), &mut self.gathered);
+            self.put_data(piece);
+        }
+    }
+
+    /// Gathers a part of a response, cut into frames where it is too long for one.
+    pub(crate) fn put_response(&mut self, serial: u64, mut data: Bytes, last: bool) {
+        loop {
+            let head = serial.to_be_bytes();
+            let piece = data.split_to(data.len().min(MAX_BODY_BYTES - head.len()));
+            let flags = if last && data.is_empty() {
+                workmesh_proto::wire::frame::LAST_PIECE
+            } else {
+                0
+            };
+            let length = head.len() + piece.len();
+            encode_prefix(FrameType::Response as u8, flags, 0, length, &mut self.gathered);
+            self.gathered.extend_from_slice(&head);
+            self.put_data(piece);
+            if data.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn put_data(&mut self, data: Bytes) {
+        if data.len() < COPY_BYTES {
+            self.gathered.extend_from_slice(&data);
+        } else {
+            self.chunks.push(self.gathered.split().freeze());
+            self.chunks.push(data);
+        }
+    }
+
+    /// Hands what was gathered to the connection; waits while the peer takes no more.
+    pub(crate) async fn flush(&mut self) -> Result<(), LinkError> {
+        let before = self.sent_bytes;
+        if self.chunks.is_empty() {
+            if self.gathered.is_empty() {
+                return Ok(());
+            }
+            let chunk = self.gathered.split().freeze();
+            self.sent_bytes += chunk.len() as u64;
+            self.stream.write_chunk(chunk).await.map_err(write_error)?;
+        } else {
+            if !self.gathered.is_empty() {
+                self.chunks.push(self.gathered.split().freeze());
+            }
+            self.sent_bytes += self.chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+            self.stream
+                .write_all_chunks(&mut self.chunks)
+                .await
+                .map_err(write_error)?;
+            self.chunks.clear();
+        }
+        if before < BULK_BYTES && self.sent_bytes >= BULK_BYTES {
+            let _gone = self.stream.set_priority(BULK_PRIORITY);
+        }
+        Ok(())
+    }
+
+    /// Flushes, and ends the stream cleanly.
+    pub(crate) async fn finish(mut self) -> Result<(), LinkError> {
+        self.flush().await?;
+        self.finished = true;
+        self.stream.finish().map_err(|e| LinkError::Closed(e.to_string()))
+    }
+
+    /// Ends the stream cleanly, and waits until the peer has everything or wants no more.
+    pub(crate) async fn finish_and_wait(mut self) {
+        if self.flush().await.is_ok() && self.stream.finish().is_ok() {
+            self.finished = true;
+            let _either = self.stream.stopped().await;
+        }
+    }
+
+    /// Waits until the peer wants no more.
+    pub(crate) async fn stopped(&mut self) {
+        let _either = self.stream.stopped().await;
+    }
+}
+
+impl Drop for FrameSender {
+    fn drop(&mut self) {
+        if !self.finished {
+            let _gone = self.stream.reset(GIVEN_UP.into());
+        }
+    }
+}
+
+/// The incoming half.
+pub(crate) struct FrameReceiver {
+    stream: RecvStream,
+    reader: ItemReader,
+    chunks: Vec<Bytes>,
+}
+
+impl FrameReceiver {
+    pub(super) fn new(stream: RecvStream) -> Self {
+        Self {
+            stream,
+            reader: ItemReader::new(),
+            chunks: Vec::new(),
+        }
+    }
+
+    /// The next item; `None` at a clean end of the stream. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Option<Item>, LinkError> {
+        loop {
+            if let Some(item) = self
+                .reader
+                .next_item()
+                .map_err(|e| LinkError::Protocol(e.to_string()))?
+            {
+                return Ok(Some(item));
+            }
+            if let Some(chunk) = self.chunks.pop() {
+                self.reader.feed(chunk);
+                continue;
+            }
+            let mut chunks: [Bytes; CHUNKS] = Default::default();
+            match self.stream.read_chunks(&mut chunks).await.map_err(read_error)? {
+                Some(count) => self.chunks.extend(chunks.into_iter().take(count).rev()),
+                None if self.reader.is_empty() => return Ok(None),
+                None => return Err(LinkError::Protocol("the stream ends within a frame".to_owned())),
+            }
+        }
+    }
+
+    /// The next whole frame; data frames are a violation.
+    pub(crate) async fn next_frame(&mut self) -> Result<Option<Frame>, LinkError> {
+        match self.next().await? {
+            Some(Item::Frame(frame)) => Ok(Some(frame)),
+            Some(_) => Err(LinkError::Protocol("payload where a frame was due".to_owned())),
+            None => Ok(None),
+        }
+    }
+
+    /// Tells the peer that nothing more is wanted.
+    pub(crate) fn stop(&mut self) {
+        let _gone = self.stream.stop(GIVEN_UP.into());
+    }
+}
+
+fn write_error(error: WriteError) -> LinkError {
+    LinkError::Closed(error.to_string())
+}
+
+fn read_error(error: ReadError) -> LinkError {
+    LinkError::Closed(error.to_string())
+}

@@ -1,0 +1,284 @@
+//! Sessions to nodes anywhere: dialled when first needed, shared by all units, watched, and closed when idle.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tracing::{debug, info, warn};
+use workmesh_proto::mesh::{Member, Reach, View};
+use workmesh_proto::{Incarnation, NodeHash, NodeId};
+
+use super::driver::MeshHandle;
+use crate::link::{Endpoint, FrameReceiver, FrameSender, LinkError, SessionConnection};
+
+/// A session without a conversation is closed after this.
+const IDLE: Duration = Duration::from_secs(60);
+/// How long a peer may be out of reach before its session is given up.
+const UNREACHABLE: Duration = Duration::from_secs(15);
+/// How often a session looks whether it is idle or out of reach.
+const CHECK: Duration = Duration::from_secs(1);
+/// How long the handshake of a session may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long the advertisement of a node that opens a session may be late.
+const LATE_ADVERTISEMENT: Duration = Duration::from_secs(2);
+
+/// Why there is no session to a node.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    /// Nobody has heard of the node.
+    #[error("no such node: {0}; `node status` lists the nodes that are known")]
+    NoSuchNode(NodeId),
+    /// The node is known, but no route leads to it.
+    #[error("no route to {0}; `node status` shows links and routes")]
+    NoRoute(NodeId),
+    /// The node does not answer, or not as itself.
+    #[error("no session to {node}: {error}")]
+    Failed {
+        /// Whom we meant.
+        node: NodeId,
+        /// What went wrong.
+        error: LinkError,
+    },
+}
+
+/// One stream of a session that is in use: the session is not idle while it lives.
+#[derive(Debug)]
+pub(crate) struct InUse(Arc<AtomicU32>);
+
+impl InUse {
+    fn new(count: &Arc<AtomicU32>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A stream of a session, with one conversation on it.
+pub(crate) struct Conversation {
+    /// The other end, as its certificate proves it.
+    pub(crate) peer: NodeId,
+    /// Frames out.
+    pub(crate) sender: FrameSender,
+    /// Frames in.
+    pub(crate) receiver: FrameReceiver,
+    /// Keeps the session from being idle.
+    pub(crate) in_use: InUse,
+}
+
+/// What is done with conversations that peers open.
+pub(crate) type Serve = Arc<dyn Fn(Conversation) + Send + Sync>;
+
+#[derive(Clone)]
+struct Session {
+    connection: SessionConnection,
+    node: NodeId,
+    in_use: Arc<AtomicU32>,
+}
+
+type Slot = Arc<tokio::sync::Mutex<Option<Session>>>;
+
+/// See the module.
+pub(crate) struct Sessions {
+    endpoint: Arc<Endpoint>,
+    mesh: MeshHandle,
+    serve: Serve,
+    slots: Mutex<HashMap<NodeId, Slot>>,
+}
+
+impl Sessions {
+    pub(crate) fn new(endpoint: Arc<Endpoint>, mesh: MeshHandle, serve: Serve) -> Arc<Self> {
+        Arc::new(Self {
+            endpoint,
+            mesh,
+            serve,
+            slots: Mutex::default(),
+        })
+    }
+
+    /// Opens a conversation with `node`, over the session that is up or a fresh one.
+    pub(crate) async fn open(self: &Arc<Self>, node: &NodeId) -> Result<Conversation, SessionError> {
+        let slot = self.slots.lock().entry(node.clone()).or_default().clone();
+        let session = self.session(&slot, node).await?;
+        let failed = |error| SessionError::Failed {
+            node: node.clone(),
+            error,
+        };
+        let in_use = InUse::new(&session.in_use);
+        let (sender, receiver) = session.connection.open().await.map_err(failed)?;
+        Ok(Conversation {
+            peer: session.connection.certified.clone(),
+            sender,
+            receiver,
+            in_use,
+        })
+    }
+
+    async fn session(self: &Arc<Self>, slot: &Slot, node: &NodeId) -> Result<Session, SessionError> {
+        let mut place = slot.lock().await;
+        if let Some(session) = place.as_ref().filter(|session| !session.connection.is_closed()) {
+            return Ok(session.clone());
+        }
+        let member = check_reachable(&self.mesh.view(), node)?;
+        let failed = |error| SessionError::Failed {
+            node: node.clone(),
+            error,
+        };
+        let connection = tokio::time::timeout(HANDSHAKE, self.endpoint.dial_session(member.node()))
+            .await
+            .map_err(|_| failed(LinkError::Handshake("no answer".to_owned())))?
+            .map_err(failed)?;
+        debug!(%node, "session up");
+        let session = self.start(connection, member.node().clone());
+        *place = Some(session.clone());
+        Ok(session)
+    }
+
+    /// Takes a session that a peer has opened.
+    pub(super) async fn accepted(self: Arc<Self>, connection: SessionConnection) {
+        let Some(node) = self.identify(&connection).await else {
+            warn!(certified = %connection.certified, address = ?connection.address, "refused a session: the certificate is not the sender's");
+            connection.close("your certificate is not your address's");
+            return;
+        };
+        debug!(%node, "session accepted");
+        let session = self.start(connection, node.clone());
+        let slot = self.slots.lock().entry(node).or_default().clone();
+        if let Ok(mut place) = slot.try_lock()
+            && place.as_ref().is_none_or(|old| old.connection.is_closed())
+        {
+            *place = Some(session);
+        }
+    }
+
+    /// Which node a session's address belongs to, if the certificate bears it out.
+    async fn identify(&self, connection: &SessionConnection) -> Option<NodeId> {
+        if connection.certified.hash() == connection.address {
+            return Some(connection.certified.clone());
+        }
+        let mut views = self.mesh.watch();
+        let address = connection.address;
+        let known = views.wait_for(|view| member_at(view, address).is_some());
+        let view = tokio::time::timeout(LATE_ADVERTISEMENT, known)
+            .await
+            .ok()?
+            .ok()?
+            .clone();
+        let node = member_at(&view, address)?.node().clone();
+        (node.base() == connection.certified).then_some(node)
+    }
+
+    fn start(self: &Arc<Self>, connection: SessionConnection, node: NodeId) -> Session {
+        let session = Session {
+            connection,
+            node,
+            in_use: Arc::new(AtomicU32::new(0)),
+        };
+        tokio::spawn(accept_streams(session.clone(), self.serve.clone()));
+        tokio::spawn(self.clone().watch(session.clone()));
+        session
+    }
+
+    /// Closes the session when it is idle, when the peer is out of reach for long, or when the peer has restarted.
+    async fn watch(self: Arc<Self>, session: Session) {
+        let mut views = self.mesh.watch();
+        let incarnation = incarnation_of(&views.borrow_and_update(), &session.node);
+        let mut idle_since = Instant::now();
+        let mut reached = Instant::now();
+        let reason = loop {
+            tokio::select! {
+                reason = session.connection.closed() => break reason,
+                changed = views.changed() => if changed.is_err() { break "the node stops".to_owned() },
+                () = tokio::time::sleep(CHECK) => {}
+            }
+            let now = Instant::now();
+            let view = views.borrow_and_update().clone();
+            if session.in_use.load(Ordering::Relaxed) > 0 {
+                idle_since = now;
+            }
+            match view.member(&session.node) {
+                Some(member) if incarnation.is_some_and(|life| life < member.incarnation()) => {
+                    break "the peer has restarted".to_owned();
+                }
+                Some(member) if member.reach != Reach::Nowhere => reached = now,
+                Some(member) if member.lsa.leaving => break "the peer has left".to_owned(),
+                _ => {}
+            }
+            if now.duration_since(reached) > UNREACHABLE {
+                break "the peer is out of reach".to_owned();
+            }
+            if now.duration_since(idle_since) > IDLE {
+                break "idle".to_owned();
+            }
+        };
+        session.connection.close(&reason);
+        info!(node = %session.node, reason, "session closed");
+        self.forget(&session);
+    }
+
+    fn forget(&self, session: &Session) {
+        let mut slots = self.slots.lock();
+        let Some(slot) = slots.get(&session.node) else {
+            return;
+        };
+        let Ok(mut place) = slot.clone().try_lock_owned() else {
+            return;
+        };
+        if place.as_ref().is_some_and(|held| held.connection.is_closed()) {
+            *place = None;
+        }
+        if place.is_none() && Arc::strong_count(slot) <= 2 {
+            slots.remove(&session.node);
+            self.endpoint.socket().forget(session.connection.address);
+        }
+    }
+
+    /// Sessions that are up.
+    pub(crate) fn count(&self) -> usize {
+        self.slots.lock().len()
+    }
+}
+
+fn check_reachable(view: &View, node: &NodeId) -> Result<Arc<Member>, SessionError> {
+    let member = view
+        .member(node)
+        .ok_or_else(|| SessionError::NoSuchNode(node.clone()))?;
+    match member.reach {
+        Reach::Via(_) => Ok(member.clone()),
+        Reach::Here | Reach::Nowhere => Err(SessionError::NoRoute(node.clone())),
+    }
+}
+
+fn member_at(view: &View, address: NodeHash) -> Option<&Arc<Member>> {
+    view.member_of(address)
+}
+
+fn incarnation_of(view: &View, node: &NodeId) -> Option<Incarnation> {
+    view.member(node).map(|member| member.incarnation())
+}
+
+/// Serves the peer's conversations, and lets it have more streams while it uses those it has.
+async fn accept_streams(session: Session, serve: Serve) {
+    let mut allowed = 0;
+    while let Ok((sender, receiver)) = session.connection.accept().await {
+        let in_use = InUse::new(&session.in_use);
+        let wanted = session.in_use.load(Ordering::Relaxed).saturating_mul(2);
+        if wanted > allowed {
+            allowed = wanted.next_power_of_two();
+            session.connection.allow_streams(allowed);
+        }
+        let peer = session.connection.certified.clone();
+        serve(Conversation {
+            peer,
+            sender,
+            receiver,
+            in_use,
+        });
+    }
+}

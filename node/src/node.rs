@@ -1,0 +1,367 @@
+//! A node, put together: the one file that knows all parts. Called by `node run`, by one-shot commands that join as a
+//! leaf, and by programs that embed a node.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::io::DuplexStream;
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::{info, warn};
+use workmesh_proto::mesh::{MeshConfig, Timings};
+use workmesh_proto::wire::query::Fault;
+use workmesh_proto::wire::unit::Eof;
+use workmesh_proto::{Cost, Incarnation, NodeId};
+
+use crate::config::Settings;
+use crate::control::report::{PingReport, StatusReport};
+use crate::control::{Control, StatusSource};
+use crate::exec::{EMPTY_REMEDY, ExecError, ExecSettings, Executor, Registry, RegistryError};
+use crate::identity::{Identity, IdentityError, next_incarnation};
+use crate::link::{Endpoint, EndpointSettings, LinkError};
+use crate::mesh::{Dialer, Driver, MeshHandle, accept_peers};
+use crate::unit::{SubmittedUnit, UnitEvents, UnitRequest, Units};
+
+/// Bytes that a leaf's own control conversation may hold in each direction.
+const LEAF_PIPE_BYTES: usize = 256 * 1024;
+/// How long leaving the mesh may take.
+const LEAVE: Duration = Duration::from_secs(1);
+
+/// A running node. Dropped, it is gone without a word; [`stop`](Self::stop) leaves the mesh in order.
+///
+/// Everything but the workers runs on the tokio runtime that [`start`](Self::start) is called on; a current-thread runtime
+/// serves best.
+pub struct Node {
+    units: Arc<Units>,
+    endpoint: Arc<Endpoint>,
+    status: Arc<StatusSource>,
+    control: Control,
+    tasks: JoinSet<()>,
+    driver: AbortHandle,
+    duplicate: Option<oneshot::Receiver<Incarnation>>,
+    _leaf_spool: Option<TempDir>,
+}
+
+/// Why a node can't start, or can't go on. The text names the cause and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The identity is missing or of no use.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Two workers have one name.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The pool.
+    #[error(transparent)]
+    Executor(#[from] ExecError),
+    /// The socket or TLS.
+    #[error("{0}")]
+    Endpoint(String),
+    /// No neighbour could be reached.
+    #[error("cannot join the mesh: {0}")]
+    NoNeighbour(String),
+    /// A directory or file.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// An older node carries the same id.
+    #[error(
+        "another node named {node} is on the mesh and was there first: stop it, or give this one another id with \
+         `node cert issue --id`"
+    )]
+    DuplicateId {
+        /// The id.
+        node: NodeId,
+    },
+}
+
+impl From<LinkError> for NodeError {
+    fn from(error: LinkError) -> Self {
+        Self::Endpoint(error.to_string())
+    }
+}
+
+/// What a node is in its mesh.
+enum Role {
+    /// Stays, runs work, passes packets on.
+    Member,
+    /// Joins for the time of a command; nobody places work on it.
+    Leaf,
+}
+
+impl Node {
+    /// Starts a node with the workers that are linked into this program.
+    pub async fn start(settings: Settings) -> Result<Self, NodeError> {
+        let registry = Registry::collect()?;
+        if registry.is_empty() {
+            warn!("{EMPTY_REMEDY}");
+        }
+        let identity = Identity::load(&settings.data_dir)?;
+        let incarnation = next_incarnation(&settings.data_dir, now_ms())?;
+        Self::start_as(Role::Member, settings, identity, incarnation, registry).await
+    }
+
+    /// Joins the mesh as a leaf under a name of its own, and waits until it knows the mesh.
+    pub(crate) async fn join_as_leaf(mut settings: Settings, patience: Duration) -> Result<Self, NodeError> {
+        let identity = Identity::load(&settings.data_dir)?;
+        settings.listen = None;
+        let registry = Registry::from_entries([])?;
+        let node = Self::start_as(Role::Leaf, settings, identity, Incarnation(now_ms()), registry).await?;
+        node.wait_until_joined(patience).await?;
+        Ok(node)
+    }
+
+    async fn start_as(
+        role: Role,
+        settings: Settings,
+        identity: Identity,
+        incarnation: Incarnation,
+        registry: Registry,
+    ) -> Result<Self, NodeError> {
+        let (node, leaf) = match role {
+            Role::Member => (identity.node().clone(), false),
+            Role::Leaf => (identity.node().leaf(rand::random()), true),
+        };
+        let bind = settings.listen.unwrap_or_else(any_address);
+        let endpoint = Arc::new(Endpoint::bind(
+            &EndpointSettings {
+                node: node.clone(),
+                bind,
+                accepts_links: settings.listen.is_some(),
+                detection: settings.detection,
+            },
+            &identity,
+        )?);
+        let leaf_spool = if leaf { Some(temporary_spool()?) } else { None };
+        let spool_dir = leaf_spool
+            .as_ref()
+            .map_or_else(|| settings.data_dir.join("spool"), |dir| dir.path().to_owned());
+        let config = MeshConfig {
+            node: node.clone(),
+            incarnation,
+            cost: Cost(settings.link_cost),
+            leaf,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            workers: registry.advertisements(),
+            labels: settings.labels.clone(),
+            timings: Timings::default(),
+        };
+        let executor = Executor::new(registry, exec_settings(&settings, &node, spool_dir))?;
+        let (driver, mesh) = Driver::new(config, endpoint.clone());
+        let units = Units::start(node.clone(), executor.clone(), mesh.clone(), endpoint.clone());
+        let mut tasks = JoinSet::new();
+        let (tell, duplicate) = oneshot::channel();
+        let driver = tasks.spawn(async move {
+            if let Err(older) = driver.run().await {
+                let _stopping = tell.send(older);
+            }
+        });
+        tasks.spawn(accept_peers(
+            endpoint.clone(),
+            mesh.clone(),
+            units.sessions().clone(),
+        ));
+        tasks.spawn(tell_load(executor, mesh.clone()));
+        let mut dialers = Vec::new();
+        for peer in settings.peers {
+            let dialer = Dialer::new(peer, endpoint.clone(), mesh.clone());
+            dialers.push(dialer.state());
+            tasks.spawn(dialer.run());
+        }
+        let status = Arc::new(StatusSource {
+            units: units.clone(),
+            endpoint: endpoint.clone(),
+            mesh: identity.mesh().clone(),
+            listens: settings.listen.is_some(),
+            dialers,
+            not_after: ArcSwap::from_pointee(identity.not_after()),
+        });
+        let control = Control::new(units.clone(), status.clone());
+        Ok(Self {
+            units,
+            endpoint,
+            status,
+            control,
+            tasks,
+            driver,
+            duplicate: Some(duplicate),
+            _leaf_spool: leaf_spool,
+        })
+    }
+
+    /// This node's id.
+    pub fn id(&self) -> &NodeId {
+        &self.units.node
+    }
+
+    /// Submits a unit with its whole payload. Returns once an executor has accepted, or with the unit's end.
+    pub async fn submit(&self, request: UnitRequest, payload: Bytes) -> Result<UnitEvents, Eof> {
+        if payload.len() <= crate::unit::HEAD_BYTES {
+            return Ok(self.units.submit(request, payload, true).await?.events);
+        }
+        let SubmittedUnit {
+            payload: mut sink,
+            events,
+        } = self.submit_stream(request).await?;
+        tokio::spawn(async move {
+            // A unit that takes no more payload says why by its events.
+            if sink.send(payload).await.is_ok() {
+                let _ended = sink.finish().await;
+            }
+        });
+        Ok(events)
+    }
+
+    /// Submits a unit whose payload follows as a stream.
+    pub async fn submit_stream(&self, request: UnitRequest) -> Result<SubmittedUnit, Eof> {
+        self.units.submit(request, Bytes::new(), false).await
+    }
+
+    /// Asks a node, or this one, how it is.
+    pub async fn ping(&self, node: Option<&NodeId>) -> Result<PingReport, Fault> {
+        self.units.ping(node).await
+    }
+
+    /// What this node knows.
+    pub fn status(&self) -> StatusReport {
+        self.status.report()
+    }
+
+    /// Waits until `node` can be reached; false if it takes longer than `patience`.
+    pub async fn wait_for(&self, node: &NodeId, patience: Duration) -> bool {
+        let mut views = self.units.mesh.watch();
+        let reachable = views.wait_for(|view| view.route(node.hash()).is_some());
+        tokio::time::timeout(patience, reachable)
+            .await
+            .is_ok_and(|known| known.is_ok())
+    }
+
+    /// The control protocol, for the socket.
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Opens one control conversation with this node from within the process.
+    pub(crate) fn control_stream(control: &Control) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(LEAF_PIPE_BYTES);
+        tokio::spawn(control.clone().serve(theirs));
+        ours
+    }
+
+    /// Waits until an older node with the same id makes this one stop.
+    pub(crate) async fn refused_as_duplicate(&mut self) -> NodeError {
+        let node = self.id().clone();
+        if let Some(duplicate) = &mut self.duplicate
+            && duplicate.await.is_ok()
+        {
+            self.duplicate = None;
+            return NodeError::DuplicateId { node };
+        }
+        std::future::pending().await
+    }
+
+    /// Uses renewed certificates for new handshakes.
+    pub(crate) fn reload(&self, settings: &Settings) -> Result<(), NodeError> {
+        let identity = Identity::load(&settings.data_dir)?;
+        if identity.node() != &self.units.node || identity.mesh() != &self.status.mesh {
+            let found = format!("{} of mesh {}", identity.node(), identity.mesh());
+            let expected = format!("{} of mesh {}", self.units.node, self.status.mesh);
+            return Err(NodeError::Endpoint(format!(
+                "expected the identity of {expected}, found {found}"
+            )));
+        }
+        self.endpoint.reload(&identity)?;
+        self.status.not_after.store(Arc::new(identity.not_after()));
+        info!(not_after = %identity.not_after(), "certificate reloaded");
+        Ok(())
+    }
+
+    /// Takes no new units, lets running ones end within `drain`, and leaves the mesh.
+    pub async fn stop(mut self, drain: Duration) {
+        let drained = self.units.executor.drain(drain).await;
+        if drained.stopped > 0 || drained.stuck > 0 {
+            warn!(
+                stopped = drained.stopped,
+                stuck = drained.stuck,
+                "units did not end in time"
+            );
+        }
+        let _late = tokio::time::timeout(LEAVE, self.units.mesh.leave()).await;
+        self.endpoint.close().await;
+        self.driver.abort();
+        self.tasks.shutdown().await;
+    }
+
+    async fn wait_until_joined(&self, patience: Duration) -> Result<(), NodeError> {
+        let mut views = self.units.mesh.watch();
+        let joined = views.wait_for(|view| view.synced && !view.routes.is_empty());
+        if tokio::time::timeout(patience, joined)
+            .await
+            .is_ok_and(|joined| joined.is_ok())
+        {
+            return Ok(());
+        }
+        let reasons = self.status.dialers.iter().map(|dialer| {
+            let dial = dialer.lock();
+            format!(
+                "{}: {}",
+                dial.address,
+                dial.error.as_deref().unwrap_or("no answer")
+            )
+        });
+        Err(NodeError::NoNeighbour(reasons.collect::<Vec<_>>().join("; ")))
+    }
+}
+
+fn exec_settings(settings: &Settings, node: &NodeId, spool_dir: std::path::PathBuf) -> ExecSettings {
+    ExecSettings {
+        queue: settings.queue,
+        max_bytes_payload: settings.max_bytes_payload,
+        max_file_payload: settings.max_file_payload,
+        payload_idle: settings.payload_idle,
+        worker_config: settings.worker_config.clone(),
+        ..ExecSettings::new(node.clone(), settings.max_workers, spool_dir)
+    }
+}
+
+fn temporary_spool() -> Result<TempDir, NodeError> {
+    TempDir::with_prefix("workmesh-leaf-").map_err(|error| NodeError::Io {
+        what: "cannot make a temporary directory".to_owned(),
+        error,
+    })
+}
+
+/// Any free port: of both families where the system has IPv6.
+fn any_address() -> SocketAddr {
+    let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    if UdpSocket::bind(v6).is_ok() {
+        v6
+    } else {
+        SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))
+    }
+}
+
+/// Floods how full the pool is, whenever that changes.
+async fn tell_load(executor: Executor, mesh: MeshHandle) {
+    let mut changes = executor.load_changes();
+    loop {
+        let load = *changes.borrow_and_update();
+        mesh.load(load.advertised());
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,16 @@
+//! Units in motion: at their origin (placement, submission, events) and on their way into this node's executor.
+//! Also the questions that nodes ask each other. Knows sessions, never sockets.
+
+mod events;
+mod origin;
+mod placement;
+mod query;
+mod recent;
+mod serve;
+mod units;
+
+pub use events::{PayloadClosed, UnitEvent, UnitEvents, UnitPayload};
+pub(crate) use origin::HEAD_BYTES;
+pub use origin::{SubmittedUnit, UnitRequest};
+pub(crate) use query::pool_report;
+pub(crate) use units::Units;

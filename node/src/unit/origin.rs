@@ -1,0 +1,347 @@
+//! A unit at its origin: finds an executor, offers the unit, and passes to the next candidate when one is busy.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tracing::debug;
+use worker_api::Directive;
+use workmesh_proto::unit::{OriginEvent, OriginUnit};
+use workmesh_proto::wire::frame::FrameType;
+use workmesh_proto::wire::unit::{Eof, Kind, Refused, Submit};
+use workmesh_proto::{NodeId, UnitId};
+
+use super::events::{EventSource, UnitEvents, UnitPayload};
+use super::placement::{self, Candidate};
+use super::units::Units;
+use crate::mesh::{Conversation, SessionError};
+
+/// How long a fresh node waits for its neighbours' databases before it says that a node or worker is unknown.
+const SETTLE: Duration = Duration::from_millis(700);
+/// The most payload bytes that travel before the executor has accepted: kept, to be offered to the next candidate.
+pub(crate) const HEAD_BYTES: usize = 64 * 1024;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct UnitRequest {
+    /// The unit's id; the same id twice is one unit.
+    pub unit: UnitId,
+    /// `module:function`.
+    pub directive: String,
+    /// The executor; `None` for the nearest least loaded node that has the worker.
+    pub to: Option<NodeId>,
+    /// The payload's length in bytes, if it is known.
+    pub payload_bytes: Option<u64>,
+    /// For the worker.
+    pub params: BTreeMap<String, String>,
+    /// How long the unit may take.
+    pub deadline: Option<Duration>,
+    /// A W3C `traceparent`.
+    pub trace: Option<String>,
+}
+
+impl UnitRequest {
+    /// A request with a fresh id and nothing but a directive.
+    pub fn new(directive: impl Into<String>) -> Self {
+        Self {
+            unit: UnitId(uuid::Uuid::now_v7()),
+            directive: directive.into(),
+            to: None,
+            payload_bytes: None,
+            params: BTreeMap::new(),
+            deadline: None,
+            trace: None,
+        }
+    }
+
+    fn frame(&self, deadline: Option<Instant>) -> Submit {
+        let left = |at: Instant| at.saturating_duration_since(Instant::now()).as_millis();
+        Submit {
+            unit: self.unit,
+            directive: self.directive.clone(),
+            to: None,
+            payload_bytes: self.payload_bytes,
+            params: self.params.clone(),
+            deadline_ms: deadline.map(|at| u64::try_from(left(at)).unwrap_or(u64::MAX)),
+            trace: self.trace.clone(),
+        }
+    }
+}
+
+/// A unit that an executor has accepted.
+pub struct SubmittedUnit {
+    /// Where the rest of the payload goes.
+    pub payload: UnitPayload,
+    /// Where responses and the end come from.
+    pub events: UnitEvents,
+}
+
+/// The first part of a payload.
+struct Head {
+    data: Bytes,
+    complete: bool,
+}
+
+/// How an offer to one candidate went.
+enum Offer {
+    Accepted(Box<SubmittedUnit>),
+    Refused(Refused),
+    /// The node could not be reached: it has not seen the unit.
+    NotOffered(SessionError),
+    /// The node was lost after it had got the unit: the unit may have run.
+    Lost(String),
+}
+
+/// What a failed session means for a unit or a question.
+pub(super) fn kind_of(error: &SessionError) -> Kind {
+    match error {
+        SessionError::NoSuchNode(_) => Kind::NoSuchNode,
+        SessionError::NoRoute(_) => Kind::NoRoute,
+        SessionError::Failed { .. } => Kind::NodeLost,
+    }
+}
+
+impl Units {
+    /// Submits a unit. `head` is the payload's beginning, at most 64 KiB, or all of it if `complete`.
+    /// Returns once an executor has accepted, or with the unit's end if none has.
+    pub(crate) async fn submit(
+        self: &Arc<Self>,
+        request: UnitRequest,
+        head: Bytes,
+        complete: bool,
+    ) -> Result<SubmittedUnit, Eof> {
+        let deadline = request.deadline.and_then(|d| Instant::now().checked_add(d));
+        let head = Head { data: head, complete };
+        let submitting = self.submit_once(&request, &head, deadline);
+        let Some(at) = deadline else {
+            return submitting.await;
+        };
+        match tokio::time::timeout_at(at.into(), submitting).await {
+            Ok(Ok(mut unit)) => {
+                unit.events.expire_at(at);
+                Ok(unit)
+            }
+            Ok(Err(eof)) => Err(eof),
+            Err(_) => Err(Eof::without_responses(
+                Kind::Expired,
+                "deadline passed before an executor accepted",
+            )),
+        }
+    }
+
+    async fn submit_once(
+        self: &Arc<Self>,
+        request: &UnitRequest,
+        head: &Head,
+        deadline: Option<Instant>,
+    ) -> Result<SubmittedUnit, Eof> {
+        let directive = Directive::parse(&request.directive)
+            .map_err(|e| Eof::without_responses(Kind::MalformedDirective, e.to_string()))?;
+        if !self.recent.lock().insert(request.unit) {
+            let message = format!("unit {} was submitted before; choose another --id", request.unit);
+            return Err(Eof::without_responses(Kind::Duplicate, message));
+        }
+        let result = match &request.to {
+            Some(node) => self.submit_to(node, request, head, deadline).await,
+            None => self.place(&directive, request, head, deadline).await,
+        };
+        if let Err(eof) = &result
+            && eof.kind != Kind::NodeLost
+        {
+            self.recent.lock().remove(request.unit);
+        }
+        result
+    }
+
+    async fn submit_to(
+        self: &Arc<Self>,
+        node: &NodeId,
+        request: &UnitRequest,
+        head: &Head,
+        deadline: Option<Instant>,
+    ) -> Result<SubmittedUnit, Eof> {
+        self.wait_for_member(node).await;
+        match self.offer(node, request, head, deadline).await {
+            Offer::Accepted(unit) => Ok(*unit),
+            Offer::Refused(refused) => Err(Eof::without_responses(refused.kind, refused.message)),
+            Offer::NotOffered(error) => Err(Eof::without_responses(kind_of(&error), error.to_string())),
+            Offer::Lost(message) => Err(Eof::without_responses(Kind::NodeLost, message)),
+        }
+    }
+
+    async fn place(
+        self: &Arc<Self>,
+        directive: &Directive,
+        request: &UnitRequest,
+        head: &Head,
+        deadline: Option<Instant>,
+    ) -> Result<SubmittedUnit, Eof> {
+        let mut refusal = None;
+        for candidate in self.candidates(directive).await {
+            match self.offer(&candidate.node, request, head, deadline).await {
+                Offer::Accepted(unit) => return Ok(*unit),
+                Offer::Refused(refused) if matches!(refused.kind, Kind::Busy | Kind::Draining) => {
+                    debug!(unit = %request.unit, node = %candidate.node, kind = %refused.kind, "next candidate");
+                    refusal = Some(Eof::without_responses(refused.kind, refused.message));
+                }
+                Offer::Refused(refused) => {
+                    return Err(Eof::without_responses(refused.kind, refused.message));
+                }
+                Offer::NotOffered(error) => {
+                    debug!(unit = %request.unit, node = %candidate.node, %error, "next candidate");
+                    refusal.get_or_insert_with(|| Eof::without_responses(kind_of(&error), error.to_string()));
+                }
+                Offer::Lost(message) if candidate.idempotent => {
+                    refusal = Some(Eof::without_responses(Kind::NodeLost, message));
+                }
+                Offer::Lost(message) => return Err(Eof::without_responses(Kind::NodeLost, message)),
+            }
+        }
+        Err(refusal.unwrap_or_else(|| {
+            let message =
+                format!("no reachable node has the worker {directive}; `node workers` lists what there is");
+            Eof::without_responses(Kind::NoCapableNode, message)
+        }))
+    }
+
+    async fn candidates(&self, directive: &Directive) -> Vec<Candidate> {
+        let mut views = self.mesh.watch();
+        let find = |view: &workmesh_proto::mesh::View| {
+            let found = placement::candidates(view, directive, &self.outstanding);
+            (view.synced || !found.is_empty()).then_some(found)
+        };
+        if let Some(found) = find(&views.borrow_and_update()) {
+            return found;
+        }
+        let settled = views.wait_for(|view| find(view).is_some());
+        let _late = tokio::time::timeout(SETTLE, settled).await;
+        find(&self.mesh.view()).unwrap_or_default()
+    }
+
+    /// Waits a moment for a node that is not known while neighbours are still telling what they know.
+    pub(super) async fn wait_for_member(&self, node: &NodeId) {
+        if *node == self.node {
+            return;
+        }
+        let mut views = self.mesh.watch();
+        let known = views.wait_for(|view| view.member(node).is_some() || view.synced);
+        let _late = tokio::time::timeout(SETTLE, known).await;
+    }
+
+    async fn offer(
+        self: &Arc<Self>,
+        node: &NodeId,
+        request: &UnitRequest,
+        head: &Head,
+        deadline: Option<Instant>,
+    ) -> Offer {
+        if *node == self.node {
+            return self.offer_here(request, head, deadline).await;
+        }
+        match self.sessions().open(node).await {
+            Ok(conversation) => {
+                self.offer_there(node, conversation, request, head, deadline)
+                    .await
+            }
+            Err(error) => Offer::NotOffered(error),
+        }
+    }
+
+    async fn offer_here(
+        self: &Arc<Self>,
+        request: &UnitRequest,
+        head: &Head,
+        deadline: Option<Instant>,
+    ) -> Offer {
+        let admitted = match self.executor.admit(&request.frame(deadline), self.node.base()) {
+            Ok(admitted) => admitted,
+            Err(refused) => return Offer::Refused(refused),
+        };
+        let mut feed = admitted.payload;
+        let mut payload = UnitPayload::complete();
+        let taken = head.data.is_empty() || feed.push(head.data.clone()).await.is_ok();
+        if taken {
+            match head.complete {
+                true => feed.finish(),
+                false => payload = UnitPayload::local(feed),
+            }
+        }
+        let source = EventSource::Local {
+            output: admitted.output,
+            cancel: admitted.cancel,
+            batch: VecDeque::new(),
+        };
+        Offer::Accepted(Box::new(SubmittedUnit {
+            payload,
+            events: self.events(request, &self.node, source),
+        }))
+    }
+
+    async fn offer_there(
+        self: &Arc<Self>,
+        node: &NodeId,
+        conversation: Conversation,
+        request: &UnitRequest,
+        head: &Head,
+        deadline: Option<Instant>,
+    ) -> Offer {
+        let Conversation {
+            mut sender,
+            mut receiver,
+            in_use,
+            peer: _,
+        } = conversation;
+        sender.put(FrameType::Submit, &request.frame(deadline));
+        sender.put_payload(head.data.clone());
+        let mut payload = UnitPayload::complete();
+        // A refusal can come before the payload is through: what it says counts, not the broken stream.
+        if head.complete {
+            sender.put_bare(FrameType::PayloadEnd);
+            let _refused = sender.finish().await;
+        } else {
+            let _refused = sender.flush().await;
+            payload = UnitPayload::session(sender);
+        }
+        let mut machine = OriginUnit::new();
+        loop {
+            let item = match receiver.next().await {
+                Ok(Some(item)) => item,
+                Ok(None) => return Offer::Lost(format!("{node} closed the stream without an answer")),
+                Err(error) => return Offer::Lost(format!("{node} was lost before it answered: {error}")),
+            };
+            match machine.handle_item(item) {
+                Ok(Some(OriginEvent::Accepted(_))) => {
+                    let source = EventSource::Session {
+                        units: self.clone(),
+                        machine,
+                        receiver,
+                        _in_use: in_use,
+                    };
+                    let events = self.events(request, node, source);
+                    return Offer::Accepted(Box::new(SubmittedUnit { payload, events }));
+                }
+                Ok(Some(OriginEvent::Refused(refused))) => return Offer::Refused(refused),
+                Ok(Some(OriginEvent::Piece(_) | OriginEvent::Eof(_)) | None) => {}
+                Err(fault) => {
+                    let message = format!("{node} broke the protocol: {fault}");
+                    return Offer::Refused(Refused {
+                        kind: fault.kind(),
+                        message,
+                    });
+                }
+            }
+        }
+    }
+
+    fn events(self: &Arc<Self>, request: &UnitRequest, node: &NodeId, source: EventSource) -> UnitEvents {
+        UnitEvents {
+            unit: request.unit,
+            executor: node.clone(),
+            source,
+            give_up: None,
+            ended: false,
+            _placed: self.outstanding.place(node),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What all conversations of a node share.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use workmesh_proto::NodeId;
+
+use super::placement::Outstanding;
+use super::recent::RecentUnits;
+use super::serve;
+use crate::exec::Executor;
+use crate::link::Endpoint;
+use crate::mesh::{MeshHandle, Sessions};
+
+/// See the module. One for each node, shared by all its tasks.
+pub(crate) struct Units {
+    /// This node.
+    pub(crate) node: NodeId,
+    /// When it started.
+    pub(crate) started: Instant,
+    /// Its executor.
+    pub(crate) executor: Executor,
+    /// Its place in the mesh.
+    pub(crate) mesh: MeshHandle,
+    pub(super) outstanding: Arc<Outstanding>,
+    pub(super) recent: Mutex<RecentUnits>,
+    sessions: OnceLock<Arc<Sessions>>,
+}
+
+impl Units {
+    /// Joins executor and mesh; from here on peers' conversations are served.
+    pub(crate) fn start(
+        node: NodeId,
+        executor: Executor,
+        mesh: MeshHandle,
+        endpoint: Arc<Endpoint>,
+    ) -> Arc<Self> {
+        let units = Arc::new(Self {
+            node,
+            started: Instant::now(),
+            executor,
+            mesh: mesh.clone(),
+            outstanding: Arc::default(),
+            recent: Mutex::default(),
+            sessions: OnceLock::new(),
+        });
+        let weak = Arc::downgrade(&units);
+        let sessions = Sessions::new(
+            endpoint,
+            mesh,
+            Arc::new(move |conversation| {
+                if let Some(units) = weak.upgrade() {
+                    tokio::spawn(serve::serve(units, conversation));
+                }
+            }),
+        );
+        let _first = units.sessions.set(sessions);
+        units
+    }
+
+    /// Its sessions.
+    pub(crate) fn sessions(&self) -> &Arc<Sessions> {
+        self.sessions
+            .get()
+            .expect("start sets the sessions before it gives the value away")
+    }
+}
