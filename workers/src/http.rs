@@ -2,25 +2,17 @@
 //! the worker's own configuration, and a deadline that shortens a timeout.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::path::PathBuf;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use ureq::http::header::{CONTENT_TYPE, HeaderValue};
 use ureq::http::{Method, Request, Uri};
-use ureq::tls::{TlsConfig, TlsProvider};
-use ureq::{Agent, AsSendBody, Body, Proxy};
-use worker_api::{Context, Error, Json, PIECE_BYTES, Result, StopReason, worker};
+use worker_api::{Context, Error, Json, Result, worker};
 
-/// The largest body of an answer, in bytes.
-const MAX_BODY_BYTES: usize = 16 << 20;
+use self::exchange::{Answer, Exchange, TimeLimit};
 
-const DEFAULT_TIMEOUT_SECONDS: f64 = 30.0;
-const MAX_REDIRECTS: u32 = 10;
+mod exchange;
 
 /// The payload.
 #[derive(Debug, Deserialize)]
@@ -49,24 +41,10 @@ struct HttpConfig {
     timeout: Option<f64>,
     /// If set, only these hosts are called and no redirect is followed. `*.example.com` stands for all names below it.
     allowed_hosts: Option<Vec<String>>,
+    /// PEM certificates to trust in place of Mozilla's roots.
+    ca_file: Option<PathBuf>,
     /// A proxy for all calls; the environment's proxy variables are not read.
     proxy: Option<String>,
-}
-
-/// The response.
-#[derive(Debug, Serialize)]
-struct Answer {
-    status: u16,
-    #[serde(flatten)]
-    body: AnswerBody,
-}
-
-#[derive(Debug, Serialize)]
-enum AnswerBody {
-    #[serde(rename = "body")]
-    Text(String),
-    #[serde(rename = "body_base64")]
-    Binary(String),
 }
 
 /// Makes one HTTP request and sends the answer's status and body.
@@ -78,7 +56,7 @@ fn execute(Json(call): Json<Call>, cx: &Context) -> Result<Json<Answer>> {
     let uri = uri(&call)?;
     config.admit(&uri)?;
     let exchange = Exchange {
-        limit: TimeLimit::of(&call, &config, cx)?,
+        limit: TimeLimit::of(call.timeout.or(config.timeout), cx)?,
         config,
         cx,
     };
@@ -150,122 +128,18 @@ fn host_matches(pattern: &str, host: &str) -> bool {
     }
 }
 
-/// How long the whole exchange may take, and whether it is the unit's deadline that says so.
-struct TimeLimit {
-    duration: Duration,
-    from_deadline: bool,
-}
-
-impl TimeLimit {
-    fn of(call: &Call, config: &HttpConfig, cx: &Context) -> Result<Self> {
-        let seconds = call.timeout.or(config.timeout).unwrap_or(DEFAULT_TIMEOUT_SECONDS);
-        let asked = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-        if asked.is_zero() {
-            return Err(Error::msg(format!(
-                "timeout is a number of seconds above 0, not {seconds}"
-            )));
-        }
-        match cx.remaining() {
-            Some(left) if left.is_zero() => Err(Error::stopped(StopReason::Expired)),
-            Some(left) if left < asked => Ok(Self {
-                duration: left,
-                from_deadline: true,
-            }),
-            _ => Ok(Self {
-                duration: asked,
-                from_deadline: false,
-            }),
-        }
-    }
-}
-
-/// One call under its limits.
-struct Exchange<'a> {
-    limit: TimeLimit,
-    config: HttpConfig,
-    cx: &'a Context,
-}
-
-impl Exchange<'_> {
-    fn run(&self, request: Request<impl AsSendBody>) -> Result<Json<Answer>> {
-        self.cx.check()?;
-        let mut options = AGENT
-            .configure_request(request)
-            .timeout_global(Some(self.limit.duration));
-        if self.config.allowed_hosts.is_some() {
-            options = options.max_redirects(0).max_redirects_will_error(false);
-        }
-        if let Some(proxy) = &self.config.proxy {
-            options = options.proxy(Some(Proxy::new(proxy)?));
-        }
-        let response = AGENT.run(options.build()).map_err(|e| self.failure(e))?;
-        let status = response.status().as_u16();
-        let body = match String::from_utf8(self.body(response.into_body())?) {
-            Ok(text) => AnswerBody::Text(text),
-            Err(binary) => AnswerBody::Binary(STANDARD.encode(binary.as_bytes())),
-        };
-        Ok(Json(Answer { status, body }))
-    }
-
-    /// Reads the whole body, but no more than [`MAX_BODY_BYTES`].
-    fn body(&self, body: Body) -> Result<Vec<u8>> {
-        let mut reader = body.into_reader();
-        let mut whole = Vec::new();
-        let mut piece = vec![0; PIECE_BYTES];
-        loop {
-            self.cx.check()?;
-            let read = reader.read(&mut piece).map_err(|e| self.failure(e.into()))?;
-            if read == 0 {
-                return Ok(whole);
-            }
-            if whole.len() + read > MAX_BODY_BYTES {
-                return Err(Error::msg(format!(
-                    "the answer's body is larger than {MAX_BODY_BYTES} bytes"
-                )));
-            }
-            whole.extend_from_slice(&piece[..read]);
-        }
-    }
-
-    fn failure(&self, error: ureq::Error) -> Error {
-        match error {
-            ureq::Error::Timeout(_) if self.limit.from_deadline => Error::stopped(StopReason::Expired),
-            ureq::Error::Timeout(phase) => Error::msg(format!(
-                "no answer within {:?} (timeout: {phase})",
-                self.limit.duration
-            )),
-            error => error.into(),
-        }
-    }
-}
-
-/// Keeps connections between calls. TLS 1.2 and 1.3 with the crypto provider named, so that none has to be installed.
-static AGENT: LazyLock<Agent> = LazyLock::new(|| {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = TlsConfig::builder()
-        .provider(TlsProvider::Rustls)
-        .unversioned_rustls_crypto_provider(provider)
-        .build();
-    Agent::config_builder()
-        .tls_config(tls)
-        .http_status_as_error(false)
-        .allow_non_standard_methods(true)
-        .max_redirects(MAX_REDIRECTS)
-        .proxy(None)
-        .user_agent(concat!("workmesh/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .into()
-});
-
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
     use std::net::TcpListener;
     use std::thread::{self, JoinHandle};
+    use std::time::Duration;
 
     use serde_json::{Value, json};
+    use worker_api::StopReason;
     use worker_api::testing::{Finished, Unit};
 
+    use super::exchange::MAX_BODY_BYTES;
     use super::*;
 
     #[test]
@@ -455,20 +329,6 @@ mod tests {
             let error = call(bad.clone()).error();
             assert!(error.contains(says), "{bad}: {error}");
         }
-    }
-
-    #[test]
-    fn tls_starts_without_a_process_wide_crypto_provider() {
-        let plain = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("https://{}", plain.local_addr().unwrap());
-        let server = thread::spawn(move || {
-            let (mut connection, _) = plain.accept().unwrap();
-            let mut record = [0; 3];
-            connection.read_exact(&mut record).unwrap();
-            record
-        });
-        assert!(call(json!({"method": "GET", "url": url})).result.is_err());
-        assert_eq!(server.join().unwrap(), [22, 3, 1], "a TLS handshake record");
     }
 
     fn call(payload: Value) -> Finished {
