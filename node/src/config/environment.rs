@@ -126,7 +126,7 @@ mod tests {
     fn every_key_has_a_variable() {
         let layer = environment(&[
             ("NODE_LISTEN", "127.0.0.1:1"),
-            ("NODE_PEERS", "a,b@c:9"),
+            ("NODE_PEERS", "b@c:9"),
             ("NODE_COST", "3"),
             ("NODE_DETECTION", "1s"),
             ("NODE_LABELS", "a=b"),

@@ -191,7 +191,7 @@ mod tests {
             r#"
             [mesh]
             listen = "[::]:9"
-            peers = ["a", "b@c:7"]
+            peers = ["b@c:7"]
             cost = 3
             detection = "1s"
             labels = { site = "berlin" }

@@ -146,18 +146,20 @@ pub(super) fn listen(text: &str) -> Result<Listen, String> {
             "expected an address and port such as 0.0.0.0:{DEFAULT_PORT} or [::]:{DEFAULT_PORT}, found {text:?}"
         )
     };
-    if let Some(port) = text.strip_prefix(':') {
-        let port = port.parse().map_err(|_| bad())?;
-        return Ok(Listen::At((Ipv4Addr::UNSPECIFIED, port).into()));
-    }
     let bare = text
         .strip_prefix('[')
-        .and_then(|t| t.strip_suffix(']'))
+        .and_then(|text| text.strip_suffix(']'))
         .unwrap_or(text);
+    let port_only = || {
+        let port = text.strip_prefix(':')?.parse().ok()?;
+        Some((Ipv4Addr::UNSPECIFIED, port).into())
+    };
     text.parse::<SocketAddr>()
-        .or_else(|_| bare.parse::<IpAddr>().map(|ip| (ip, DEFAULT_PORT).into()))
+        .ok()
+        .or_else(|| bare.parse::<IpAddr>().ok().map(|ip| (ip, DEFAULT_PORT).into()))
+        .or_else(port_only)
         .map(Listen::At)
-        .map_err(|_| bad())
+        .ok_or_else(bad)
 }
 
 /// The cost of a link.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
-use workmesh_proto::NodeId;
+use workmesh_proto::{MeshName, NodeId};
 use zeroize::Zeroizing;
 
 use super::ca::{Ca, Issued};
@@ -57,8 +57,27 @@ pub fn create_identity(
     Identity::load_at(data_dir, now)
 }
 
+/// Makes a new mesh: its CA, and the identity of its first node, both in `data_dir`.
+///
+/// # Errors
+/// When a CA or an identity is there already: then nothing has changed; or when the disk refuses.
+pub fn create_mesh(
+    data_dir: &Path,
+    mesh: &MeshName,
+    node: &NodeId,
+    days: u32,
+    now: Timestamp,
+) -> Result<Identity, IdentityError> {
+    if node.is_leaf() {
+        return Err(IdentityError::LeafId(node.clone()));
+    }
+    refuse_existing(data_dir)?;
+    let ca = Ca::create(data_dir, mesh, now)?;
+    create_identity(&ca, data_dir, node, days, now)
+}
+
 /// Refuses a data directory that holds any part of an identity.
-pub(super) fn refuse_existing(data_dir: &Path) -> Result<(), IdentityError> {
+fn refuse_existing(data_dir: &Path) -> Result<(), IdentityError> {
     let parts = [
         paths::node_key(data_dir),
         paths::node_certificate(data_dir),
@@ -345,6 +364,22 @@ mod tests {
         let text = install(b.path(), &bundle, NOW).unwrap_err().to_string();
         assert!(text.contains("another CA of the name"), "{text}");
         assert!(!paths::node_certificate(b.path()).exists());
+    }
+
+    #[test]
+    fn a_mesh_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = || create_mesh(dir.path(), &"lab".parse().unwrap(), &id("a"), 1, NOW);
+        assert_eq!(make().unwrap().node(), &id("a"));
+        let text = make().unwrap_err().to_string();
+        assert!(
+            text.ends_with(
+                "identity/node.key exists and is never overwritten; remove it first, or name another place"
+            ),
+            "{text}"
+        );
+        fs::remove_dir_all(dir.path().join("identity")).unwrap();
+        assert!(make().unwrap_err().to_string().contains("ca/ca.key exists"));
     }
 
     #[test]

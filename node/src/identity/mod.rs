@@ -32,12 +32,13 @@ pub use self::certificate::{MAX_CERTIFICATE_BYTES, PeerIdentity, describe_certif
 pub use self::error::{CertificateFault, IdentityError};
 pub use self::incarnation::next_incarnation;
 pub use self::install::{
-    Bundle, create_identity, install, new_request, read_request, renew, sign_request, write_public,
+    Bundle, create_identity, create_mesh, install, new_request, read_request, renew, sign_request,
+    write_public,
 };
 pub use self::paths::data_dir;
 pub use self::request::Request;
 pub use self::store::MAX_FILE_BYTES;
-pub use self::summary::{CertificateSummary, summaries};
+pub use self::summary::{CertificateSummary, installed_summaries, summaries};
 
 use self::certificate::{Certificate, parse_pem};
 use self::key::PrivateKey;

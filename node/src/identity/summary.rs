@@ -9,7 +9,7 @@ use serde::Serialize;
 use workmesh_proto::{MeshName, NodeId};
 
 use super::certificate::{Certificate, parse_pem};
-use super::{IdentityError, install};
+use super::{IdentityError, install, missing, paths};
 
 /// One certificate, as `node cert show --json` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -46,6 +46,21 @@ pub fn summaries(path: &Path, now: Timestamp) -> Result<Vec<CertificateSummary>,
         .iter()
         .map(|der| summary(&Certificate::parse(der, &place)?, now))
         .collect()
+}
+
+/// The certificate of the node that lives in `data_dir`.
+///
+/// # Errors
+/// When there is none, or as [`summaries`].
+pub fn installed_summaries(
+    data_dir: &Path,
+    now: Timestamp,
+) -> Result<Vec<CertificateSummary>, IdentityError> {
+    let path = paths::node_certificate(data_dir);
+    if !path.exists() {
+        return Err(missing(data_dir, &path, paths::node_key(data_dir).exists()));
+    }
+    summaries(&path, now)
 }
 
 fn summary(certificate: &Certificate<'_>, now: Timestamp) -> Result<CertificateSummary, IdentityError> {
