@@ -1,9 +1,8 @@
 //! Vectors of the link frames.
 
 use worker_api::{Directive, PayloadKind};
-use workmesh_proto::wire::frame::FrameType;
 use workmesh_proto::wire::link::{
-    Adjacency, Conflict, Digest, Goodbye, Hello, Load, Lsa, Probe, ProbeReply, Synced, WorkerAd,
+    Adjacency, Conflict, Digest, Goodbye, Hello, LinkFrame, Load, Lsa, Probe, ProbeReply, Synced, WorkerAd,
 };
 use workmesh_proto::{Cost, Incarnation};
 
@@ -12,11 +11,10 @@ use crate::id;
 
 pub(crate) fn vectors() -> Vec<Vector> {
     vec![
-        Vector::cbor(
+        vector(
             "hello",
             "The first frame in each direction.",
-            FrameType::Hello,
-            Hello {
+            LinkFrame::Hello(Hello {
                 version_min: 1,
                 version_max: 1,
                 features: vec!["shared-streams".into()],
@@ -24,13 +22,12 @@ pub(crate) fn vectors() -> Vec<Vector> {
                 incarnation: BORN,
                 cost: Cost::DEFAULT,
                 leaf: false,
-            },
+            }),
         ),
-        Vector::cbor(
+        vector(
             "hello-leaf",
             "The first frame of a leaf.",
-            FrameType::Hello,
-            Hello {
+            LinkFrame::Hello(Hello {
                 version_min: 1,
                 version_max: 2,
                 features: vec![],
@@ -38,32 +35,32 @@ pub(crate) fn vectors() -> Vec<Vector> {
                 incarnation: BORN,
                 cost: Cost(1),
                 leaf: true,
-            },
+            }),
         ),
-        Vector::cbor(
+        vector(
             "lsa",
             "node-b's advertisement: two links, one worker, one label.",
-            FrameType::Lsa,
-            advertisement(),
+            LinkFrame::Lsa(advertisement().into()),
         ),
-        Vector::cbor(
+        vector(
             "lsa-leaving",
             "node-b leaves.",
-            FrameType::Lsa,
-            Lsa {
-                sequence: 5,
-                leaving: true,
-                adjacencies: vec![],
-                workers: vec![],
-                labels: [].into(),
-                ..advertisement()
-            },
+            LinkFrame::Lsa(
+                Lsa {
+                    sequence: 5,
+                    leaving: true,
+                    adjacencies: vec![],
+                    workers: vec![],
+                    labels: [].into(),
+                    ..advertisement()
+                }
+                .into(),
+            ),
         ),
-        Vector::cbor(
+        vector(
             "load",
             "How busy node-b's pool is.",
-            FrameType::Load,
-            Load {
+            LinkFrame::Load(Load {
                 origin: id("node-b"),
                 incarnation: BORN,
                 sequence: 17,
@@ -71,49 +68,43 @@ pub(crate) fn vectors() -> Vec<Vector> {
                 running: 2,
                 queued: 0,
                 queue_limit: 64,
-            },
+            }),
         ),
-        Vector::cbor(
+        vector(
             "digest",
             "A summary of the database.",
-            FrameType::Digest,
-            digest(),
+            LinkFrame::Digest(digest()),
         ),
-        Vector::cbor(
+        vector(
             "synced",
             "The whole database was sent.",
-            FrameType::Synced,
-            Synced {},
+            LinkFrame::Synced(Synced {}),
         ),
-        Vector::cbor(
+        vector(
             "conflict",
             "Two nodes carry the id node-b; the younger has to go.",
-            FrameType::Conflict,
-            Conflict {
+            LinkFrame::Conflict(Conflict {
                 node: id("node-b"),
                 older: BORN,
                 younger: Incarnation(BORN.0 + 1),
-            },
+            }),
         ),
-        Vector::cbor(
+        vector(
             "probe",
             "Asks for a reply.",
-            FrameType::Probe,
-            Probe { token: u64::MAX },
+            LinkFrame::Probe(Probe { token: u64::MAX }),
         ),
-        Vector::cbor(
+        vector(
             "probe-reply",
             "The reply.",
-            FrameType::ProbeReply,
-            ProbeReply { token: u64::MAX },
+            LinkFrame::ProbeReply(ProbeReply { token: u64::MAX }),
         ),
-        Vector::cbor(
+        vector(
             "goodbye",
             "The last frame.",
-            FrameType::Goodbye,
-            Goodbye {
+            LinkFrame::Goodbye(Goodbye {
                 reason: "shutting down".into(),
-            },
+            }),
         ),
     ]
 }
@@ -148,5 +139,13 @@ fn digest() -> Digest {
     Digest {
         entries: 3,
         hash: 0x0123_4567_89ab_cdef,
+        load_hash: 0xfedc_ba98_7654_3210,
     }
+}
+
+fn vector(name: &'static str, meaning: &str, frame: LinkFrame) -> Vector {
+    Vector::frame(name, meaning, frame.encode(), move |read| {
+        assert_eq!(LinkFrame::decode(&read), Ok(Some(frame.clone())));
+        assert_eq!((read.flags, read.unit), (0, 0));
+    })
 }
