@@ -14,8 +14,6 @@ mod run;
 mod settings;
 mod spool;
 #[cfg(test)]
-mod test_workers;
-#[cfg(test)]
 mod tests;
 mod unit;
 
@@ -160,16 +158,13 @@ impl Executor {
         let pool = &self.owner.pool;
         pool.refuse_new();
         let mut load = pool.subscribe();
-        let ended = tokio::time::timeout(limit, load.wait_for(LoadFigures::is_idle)).await;
-        let in_time = ended.is_ok();
-        drop(ended);
-        if in_time {
+        if is_idle_within(&mut load, limit).await {
             return self.drained(0);
         }
         let stopped = pool.end_all(Kind::Draining, "the node shut down before the unit ended");
         let grace = pool.settings.stop_grace + Duration::from_secs(1);
         // What is left after the grace holds its slot because the limit of abandoned threads is reached.
-        let _ = tokio::time::timeout(grace, load.wait_for(LoadFigures::is_idle)).await;
+        is_idle_within(&mut load, grace).await;
         self.drained(stopped)
     }
 
@@ -193,6 +188,11 @@ impl UnitCancel {
     pub fn cancel(&self) -> bool {
         cancel(&self.pool, &self.unit)
     }
+}
+
+async fn is_idle_within(load: &mut watch::Receiver<LoadFigures>, limit: Duration) -> bool {
+    let idle = load.wait_for(LoadFigures::is_idle);
+    tokio::time::timeout(limit, idle).await.is_ok()
 }
 
 fn cancel(pool: &Arc<Pool>, unit: &Unit) -> bool {

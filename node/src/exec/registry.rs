@@ -196,7 +196,7 @@ fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exec::test_workers::entry;
+    use crate::exec::tests::workers::entry;
 
     fn registry(names: &[&'static str]) -> Registry {
         Registry::from_entries(names.iter().map(|name| entry(name, |_, _, _| Ok(())))).unwrap()

@@ -1,1 +1,0 @@
-//! The executor as its callers see it.

@@ -1,0 +1,250 @@
+//! The three payload kinds: their limits, what breaks them, and that their files go.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+
+const KINDS: [&str; 3] = ["echo:bytes", "echo:buffer", "echo:file"];
+
+#[tokio::test]
+async fn every_kind_gives_back_what_came_in() {
+    let rig = rig(1, 1);
+    for kind in KINDS {
+        assert_eq!(
+            rig.run(&submit(kind), b"payload").await.responses,
+            [b"payload"],
+            "{kind}"
+        );
+    }
+    assert_eq!(rig.payload_files(), 0);
+}
+
+#[tokio::test]
+async fn empty_payloads_are_legal() {
+    let rig = rig(1, 1);
+    for kind in KINDS {
+        let mut submit = submit(kind);
+        submit.payload_bytes = Some(0);
+        let ended = rig.run(&submit, b"").await;
+        assert_eq!((ended.eof.kind, ended.eof.bytes), (Kind::Ok, 0), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_payload_in_many_pieces_arrives_whole() {
+    let rig = rig(1, 1);
+    let expected: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
+    for kind in KINDS {
+        let admitted = rig.admit(&submit(kind)).unwrap();
+        let Admitted {
+            mut payload,
+            mut output,
+            ..
+        } = admitted;
+        let feed = async {
+            let mut rest = Bytes::from(expected.clone());
+            for length in (1..).map(|i: usize| (i * i) % 70_000 + 1) {
+                let piece = rest.split_to(length.min(rest.len()));
+                payload.push(piece).await.unwrap();
+                if rest.is_empty() {
+                    return payload.finish();
+                }
+            }
+        };
+        let (ended, ()) = tokio::join!(end_of(&mut output), feed);
+        assert!(ended.responses.concat() == expected, "{kind}");
+        assert_eq!(ended.eof.kind, Kind::Ok);
+    }
+}
+
+#[test]
+fn the_first_byte_is_read_before_the_payload_is_complete() {
+    let rig = rig(1, 1);
+    let submit = submit("gate:read");
+    let gate = Gate::of(submit.unit);
+    let mut admitted = rig.admit(&submit).unwrap();
+    gate.told();
+    gate.go(Go::Return);
+    admitted.payload.push_now(Bytes::from_static(b"\x07")).unwrap();
+    assert_eq!(gate.told(), "byte 7");
+    admitted.payload.push_now(Bytes::from_static(b"\x08")).unwrap();
+    assert_eq!(gate.told(), "byte 8");
+    admitted.payload.finish();
+    assert_eq!(gate.told(), "end");
+}
+
+#[test]
+fn a_blocked_read_fails_when_the_unit_is_cancelled() {
+    let rig = rig(1, 1);
+    let submit = submit("gate:read");
+    let gate = Gate::of(submit.unit);
+    let admitted = rig.admit(&submit).unwrap();
+    gate.told();
+    gate.go(Go::Return);
+    admitted.cancel.cancel();
+    assert_eq!(gate.told(), "the unit was cancelled");
+}
+
+#[tokio::test]
+async fn limits_hold_for_announced_payloads() {
+    let rig = rig_with(|settings| {
+        settings.max_bytes_payload = 4;
+        settings.max_file_payload = 5;
+    });
+    for (kind, limit) in [("echo:bytes", 4), ("echo:file", 5), ("noop:small", 4)] {
+        let mut at = submit(kind);
+        at.payload_bytes = Some(limit);
+        assert!(rig.admit(&at).is_ok(), "{kind}");
+        let mut past = submit(kind);
+        past.payload_bytes = Some(limit + 1);
+        assert_eq!(rig.refusal(&past), Kind::PayloadTooLarge, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn limits_hold_for_payloads_that_were_not_announced() {
+    let rig = rig_with(|settings| {
+        settings.max_bytes_payload = 4;
+        settings.max_file_payload = 4;
+    });
+    for kind in ["echo:bytes", "echo:file", "noop:small"] {
+        assert_eq!(rig.run(&submit(kind), b"1234").await.eof.kind, Kind::Ok, "{kind}");
+        let eof = rig.run(&submit(kind), b"12345").await.eof;
+        assert_eq!(eof.kind, Kind::PayloadTooLarge, "{kind}");
+    }
+    rig.idle().await;
+    assert_eq!(rig.payload_files(), 0);
+}
+
+#[tokio::test]
+async fn a_payload_that_is_not_as_announced_is_broken() {
+    let rig = rig(1, 1);
+    for payload in [&b"123"[..], b"12345"] {
+        let mut submit = submit("echo:bytes");
+        submit.payload_bytes = Some(4);
+        assert_eq!(rig.run(&submit, payload).await.eof.kind, Kind::PayloadBroken);
+    }
+}
+
+#[tokio::test]
+async fn a_payload_that_breaks_off_ends_the_unit() {
+    let rig = rig(1, 1);
+    for kind in KINDS {
+        let mut admitted = rig.admit(&submit(kind)).unwrap();
+        admitted.payload.push_now(Bytes::from_static(b"12")).unwrap();
+        drop(admitted.payload);
+        let eof = end_of(&mut admitted.output).await.eof;
+        assert_eq!(eof.kind, Kind::PayloadBroken, "{kind}");
+        assert!(eof.message.contains("2 bytes"), "{}", eof.message);
+    }
+    rig.idle().await;
+    assert_eq!(rig.payload_files(), 0);
+}
+
+#[tokio::test]
+async fn a_payload_that_stalls_ends_the_unit() {
+    let rig = rig_with(|settings| settings.payload_idle = Duration::from_millis(1));
+    for kind in KINDS {
+        let mut admitted = rig.admit(&submit(kind)).unwrap();
+        let eof = end_of(&mut admitted.output).await.eof;
+        assert_eq!(eof.kind, Kind::PayloadBroken, "{kind}");
+    }
+    rig.idle().await;
+}
+
+#[test]
+fn a_full_pipe_takes_no_more_until_the_worker_reads() {
+    let rig = rig(1, 1);
+    let submit = submit("gate:buffer");
+    let gate = Gate::of(submit.unit);
+    let mut admitted = rig.admit(&submit).unwrap();
+    gate.told();
+    let piece = Bytes::from(vec![1; 64 * 1024]);
+    let taken = (0..)
+        .take_while(|_| admitted.payload.push_now(piece.clone()).is_ok())
+        .count();
+    assert_eq!(taken * piece.len(), unit::PIPE_BYTES);
+    assert!(matches!(
+        admitted.payload.push_now(piece),
+        Err(PushError::Full(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_push_that_waits_is_woken_by_the_end() {
+    let rig = rig(1, 1);
+    let submit = submit("gate:buffer");
+    let gate = Gate::of(submit.unit);
+    let mut admitted = rig.admit(&submit).unwrap();
+    gate.told();
+    let piece = Bytes::from(vec![1; unit::PIPE_BYTES]);
+    admitted.payload.push(piece.clone()).await.unwrap();
+    let cancel = admitted.cancel.clone();
+    let (pushed, _) = tokio::join!(admitted.payload.push(piece), async { cancel.cancel() });
+    assert_eq!(pushed, Err(UnitEnded));
+}
+
+#[test]
+fn tiny_pieces_are_joined() {
+    let rig = rig(1, 1);
+    let mut admitted = rig.admit(&submit("echo:bytes")).unwrap();
+    for _ in 0..100_000 {
+        admitted.payload.push_now(Bytes::from_static(b"x")).unwrap();
+    }
+    let (pieces, bytes) = admitted.cancel.unit.pipes().payload.take_all();
+    assert_eq!(bytes, 100_000);
+    assert!(pieces.len() <= 25, "{} pieces", pieces.len());
+}
+
+#[tokio::test]
+async fn the_payload_file_is_private_and_gone_after_return_error_and_panic() {
+    let rig = rig(1, 1);
+    let ends = [
+        (Go::Return, Kind::Ok),
+        (Go::Fail, Kind::WorkerError),
+        (Go::Panic, Kind::Panic),
+    ];
+    for (how, kind) in ends {
+        let (gate, mut output, _cancel) = rig.gated("gate:file");
+        let path = gate.told();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(rig.payload_files(), 1);
+        gate.go(how);
+        assert_eq!(end_of(&mut output).await.eof.kind, kind);
+        assert_eq!(rig.payload_files(), 0, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn the_payload_file_is_gone_after_a_cancel() {
+    let rig = rig(1, 1);
+    let (gate, mut output, cancel) = rig.gated("gate:file");
+    gate.told();
+    cancel.cancel();
+    assert_eq!(end_of(&mut output).await.eof.kind, Kind::Cancelled);
+    gate.go(Go::Return);
+    rig.idle().await;
+    assert_eq!(rig.payload_files(), 0);
+}
+
+#[tokio::test]
+async fn a_cancel_while_the_file_is_written_removes_it() {
+    let rig = rig(1, 1);
+    let mut admitted = rig.admit(&submit("echo:file")).unwrap();
+    admitted.payload.push_now(Bytes::from_static(b"some")).unwrap();
+    let mut load = rig.executor.load_changes();
+    load.wait_for(|l| l.running == 1).await.unwrap();
+    admitted.cancel.cancel();
+    rig.idle().await;
+    assert_eq!(rig.payload_files(), 0);
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_written_is_the_executors_fault() {
+    let rig = rig(1, 1);
+    fs::remove_dir_all(rig.dir.path()).unwrap();
+    let eof = rig.run(&submit("echo:file"), b"x").await.eof;
+    assert_eq!(eof.kind, Kind::Internal);
+    assert!(eof.message.contains("can't write the payload"), "{}", eof.message);
+}
