@@ -108,6 +108,7 @@ pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
 fn of_client(error: &ClientError) -> u8 {
     match error {
         ClientError::Fault(fault) => of_unit(fault.kind.outcome(), fault.kind),
+        ClientError::TooLong => USAGE,
         _ => UNREACHABLE,
     }
 }

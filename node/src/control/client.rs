@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::net::UnixStream;
 use workmesh_proto::unit::{OriginEvent, OriginUnit, UnitFault};
 use workmesh_proto::wire::codec::{self, CodecError};
-use workmesh_proto::wire::frame::{Frame, FrameError, FrameReader, FrameType, encode_prefix};
+use workmesh_proto::wire::frame::{Frame, FrameError, FrameReader, FrameType, MAX_BODY_BYTES, encode_prefix};
 use workmesh_proto::wire::items::ItemReader;
 use workmesh_proto::wire::query::{Fault, Query};
 use workmesh_proto::wire::unit::{Cancel, Submit};
@@ -95,7 +95,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             outgoing: BytesMut::new(),
             unit: submit.unit,
         };
-        Frame::cbor(FrameType::Submit, 0, submit).encode(&mut sender.outgoing);
+        let frame = Frame::cbor(FrameType::Submit, 0, submit);
+        if frame.body.len() > MAX_BODY_BYTES {
+            return Err(ClientError::TooLong);
+        }
+        frame.encode(&mut sender.outgoing);
         sender.flush().await?;
         Ok((sender, UnitReceiver::new(reader)))
     }
@@ -316,6 +320,9 @@ pub enum ClientError {
         /// What the system says.
         error: io::Error,
     },
+    /// Directive and parameters don't fit into a frame. Nothing was submitted.
+    #[error("directive and parameters have more than {MAX_BODY_BYTES} bytes; put them into the payload")]
+    TooLong,
     /// The node answered that it can't answer.
     #[error("{}: {}", .0.kind, .0.message)]
     Fault(Fault),
@@ -343,3 +350,6 @@ pub enum ClientError {
         after: &'static str,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,10 +2,6 @@
 
 pub mod client;
 pub mod report;
-mod server;
-mod status;
-mod stream;
-mod unit;
 
-pub(crate) use server::{Control, ControlSocket, SocketError};
-pub(crate) use status::StatusSource;
+#[cfg(test)]
+pub(crate) mod scripted;

@@ -1,0 +1,222 @@
+use workmesh_proto::wire::unit::{Eof, Kind, Refused};
+
+use super::*;
+use crate::control::report::PoolReport;
+use crate::control::scripted::{pair, submit};
+
+fn node(id: &str) -> NodeId {
+    NodeId::parse(id).unwrap()
+}
+
+fn ping_report() -> PingReport {
+    PingReport {
+        node: node("b"),
+        rtt_ms: 1.0,
+        version: "1".into(),
+        uptime_s: 2.0,
+        initial_time: jiff::Timestamp::UNIX_EPOCH,
+        response_time: jiff::Timestamp::UNIX_EPOCH,
+        active_work: vec![],
+        pool: PoolReport::default(),
+    }
+}
+
+#[tokio::test]
+async fn a_question_gets_its_answer() {
+    let (client, mut scripted) = pair(4096);
+    let (answer, question) = tokio::join!(client.ping(Some(node("b"))), async {
+        let question = scripted.next().await.unwrap();
+        scripted.say_cbor(FrameType::Reply, &ping_report()).await;
+        question
+    });
+    assert_eq!(answer.unwrap().node, node("b"));
+    let expected = Query::Ping {
+        node: Some(node("b")),
+    };
+    assert_eq!(codec::decode::<Query>(&question.body).unwrap(), expected);
+}
+
+#[tokio::test]
+async fn unknown_frames_before_an_answer_are_skipped() {
+    let (client, mut scripted) = pair(4096);
+    scripted.say_bytes(&[0x7e, 0, 0, 0, 0, 0, 0, 0, 0, 1, 9]).await;
+    scripted.say_cbor(FrameType::Reply, &ping_report()).await;
+    assert!(client.ping(None).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_fault_is_an_error_of_its_kind() {
+    let (client, mut scripted) = pair(4096);
+    let fault = Fault {
+        kind: Kind::NoSuchNode,
+        message: "no node z".into(),
+    };
+    scripted.say_cbor(FrameType::Fault, &fault).await;
+    let error = client.ping(Some(node("z"))).await.unwrap_err();
+    assert!(
+        matches!(&error, ClientError::Fault(f) if f.kind == Kind::NoSuchNode),
+        "{error}"
+    );
+    assert_eq!(error.to_string(), "no_such_node: no node z");
+}
+
+#[tokio::test]
+async fn hops_end_with_the_stream() {
+    let (client, mut scripted) = pair(4096);
+    for (hop, id) in [(1, "b"), (2, "c")] {
+        let report = HopReport {
+            hop,
+            node: node(id),
+            rtt_ms: 1.0,
+        };
+        scripted.say_cbor(FrameType::Reply, &report).await;
+    }
+    let mut hops = client.trace(node("c")).await.unwrap();
+    drop(scripted);
+    assert_eq!(hops.next().await.unwrap().unwrap().node, node("b"));
+    assert_eq!(hops.next().await.unwrap().unwrap().node, node("c"));
+    assert!(hops.next().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_closed_connection_is_no_answer() {
+    let (client, mut scripted) = pair(4096);
+    scripted.say_bytes(&[0x41, 0, 0]).await;
+    let (answer, ()) = tokio::join!(client.status(), async {
+        scripted.next().await;
+        drop(scripted);
+    });
+    assert!(matches!(answer, Err(ClientError::Broken(_))), "{answer:?}");
+}
+
+#[tokio::test]
+async fn hostile_answers_are_errors() {
+    let frames: [&[u8]; 4] = [
+        // a body above the limit
+        &[0x41, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff],
+        // not CBOR
+        &[0x41, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff],
+        // CBOR of another shape
+        &[0x41, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x01],
+        // a known frame that is no answer
+        &[0x22, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    ];
+    for frame in frames {
+        let (client, mut scripted) = pair(4096);
+        scripted.say_bytes(frame).await;
+        let error = client.workers().await.unwrap_err();
+        assert!(
+            error.to_string().contains("does not speak this protocol"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_unit_runs_from_submission_to_its_end() {
+    let (client, mut scripted) = pair(256);
+    let submit = submit("echo:bytes");
+    let talk = async {
+        let (mut sender, mut receiver) = client.submit(&submit).await.unwrap();
+        let payload = Bytes::from(vec![7; 3 * PAYLOAD_FRAME_BYTES / 2]);
+        sender.payload(payload).await.unwrap();
+        sender.payload_end().await.unwrap();
+        let mut events = Vec::new();
+        loop {
+            let event = receiver.next().await.unwrap();
+            let done = matches!(event, OriginEvent::Eof(_));
+            events.push(event);
+            if done {
+                return events;
+            }
+        }
+    };
+    let (events, payload) = tokio::join!(talk, async {
+        let payload = scripted.payload().await;
+        scripted.accept().await;
+        scripted.respond(b"done", true).await;
+        scripted.end(Kind::Ok, "").await;
+        payload
+    });
+    assert_eq!(payload, vec![7; 3 * PAYLOAD_FRAME_BYTES / 2]);
+    assert!(matches!(&events[0], OriginEvent::Accepted(a) if a.executor == node("nodeB")));
+    assert!(matches!(&events[events.len() - 1], OriginEvent::Eof(eof) if eof.bytes == 4));
+}
+
+#[tokio::test]
+async fn a_cancellation_never_lands_inside_a_payload_frame() {
+    let (client, mut scripted) = pair(16);
+    let (mut sender, _receiver) = {
+        let submit = submit("echo:buffer");
+        let (submitted, _) = tokio::join!(client.submit(&submit), scripted.next());
+        submitted.unwrap()
+    };
+    // The pipe takes 16 bytes of the frame, then the sender is dropped in its wait.
+    let given_up = tokio::select! {
+        biased;
+        sent = sender.payload(Bytes::from(vec![1; 100])) => panic!("the pipe is too small: {sent:?}"),
+        () = async {} => true,
+    };
+    assert!(given_up);
+    let (cancelled, frames) = tokio::join!(sender.cancel(), async {
+        [scripted.next().await.unwrap(), scripted.next().await.unwrap()]
+    });
+    cancelled.unwrap();
+    assert_eq!(frames[0].body, vec![1; 100]);
+    assert_eq!(frames[1].frame_type(), Some(FrameType::Cancel));
+}
+
+#[tokio::test]
+async fn a_broken_connection_is_never_the_end_of_a_unit() {
+    let (client, mut scripted) = pair(4096);
+    let (_sender, mut receiver) = client.submit(&submit("echo:bytes")).await.unwrap();
+    scripted.accept().await;
+    scripted.respond(b"half", false).await;
+    drop(scripted);
+    assert!(matches!(receiver.next().await, Ok(OriginEvent::Accepted(_))));
+    assert!(matches!(receiver.next().await, Ok(OriginEvent::Piece(_))));
+    assert!(matches!(receiver.next().await, Err(ClientError::Broken(_))));
+}
+
+#[tokio::test]
+async fn an_end_that_does_not_fit_the_responses_is_a_fault() {
+    let (client, mut scripted) = pair(4096);
+    let (_sender, mut receiver) = client.submit(&submit("echo:bytes")).await.unwrap();
+    scripted.accept().await;
+    scripted.respond(b"abc", true).await;
+    scripted
+        .say_cbor(FrameType::Eof, &Eof::without_responses(Kind::Ok, ""))
+        .await;
+    receiver.next().await.unwrap();
+    receiver.next().await.unwrap();
+    assert!(matches!(receiver.next().await, Err(ClientError::Unit(_))));
+}
+
+#[tokio::test]
+async fn a_refusal_ends_the_unit() {
+    let (client, mut scripted) = pair(4096);
+    let (_sender, mut receiver) = client.submit(&submit("echo:bytes")).await.unwrap();
+    let refused = Refused {
+        kind: Kind::Busy,
+        message: "full".into(),
+    };
+    scripted.say_cbor(FrameType::Refused, &refused).await;
+    assert_eq!(receiver.next().await.unwrap(), OriginEvent::Refused(refused));
+}
+
+#[tokio::test]
+async fn a_submission_that_fits_no_frame_is_refused_here() {
+    let (client, _scripted) = pair(4096);
+    let directive = "x".repeat(MAX_BODY_BYTES);
+    let error = client.submit(&submit(&directive)).await.unwrap_err();
+    assert!(matches!(error, ClientError::TooLong), "{error}");
+}
+
+#[tokio::test]
+async fn without_a_node_the_error_says_how_to_start_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = connect_socket(dir.path()).await.err().unwrap();
+    let text = error.to_string();
+    assert!(text.contains("start one with `node run --data-dir"), "{text}");
+    assert!(text.contains("--peers host:port"), "{text}");
+}
