@@ -1,9 +1,7 @@
-//! The `node` binary: the library's command line with the workers that ship.
-
-use std::process::ExitCode;
+//! The node that ships: the library with the workers of `workmesh-workers`.
 
 use workmesh_workers as _;
 
-fn main() -> ExitCode {
+fn main() -> std::process::ExitCode {
     workmesh_node::main()
 }

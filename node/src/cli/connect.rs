@@ -2,11 +2,17 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use futures_util::future::BoxFuture;
 
+use crate::config::{PeerAddress, Settings};
 use crate::control::client::{BoxedStream, Client, connect_socket};
+use crate::node::Node;
+
+/// How long joining the mesh as a leaf may take.
+const JOIN: Duration = Duration::from_secs(5);
 
 /// How a verb reaches the mesh.
 #[derive(Args, Clone, Debug, Default)]
@@ -78,8 +84,21 @@ impl fmt::Debug for Access {
 
 /// Starts a leaf that joins the mesh at `args.peers`.
 async fn leaf_connect(args: &ConnectArgs) -> anyhow::Result<Leaf> {
-    let _ = args;
-    anyhow::bail!("joining as a leaf is not available")
+    let parse = |peer: &String| {
+        peer.parse::<PeerAddress>()
+            .map_err(|e| anyhow::anyhow!("--peers {peer}: {e}"))
+    };
+    let peers = args.peers.iter().map(parse).collect::<Result<_, _>>()?;
+    let settings = Settings {
+        peers,
+        ..Settings::for_data_dir(&args.data_dir)
+    };
+    let node = Node::join_as_leaf(settings, JOIN).await?;
+    let control = node.control().clone();
+    Ok(Leaf {
+        open: Box::new(move || Box::new(Node::control_stream(&control))),
+        leave: Box::pin(node.stop(Duration::ZERO)),
+    })
 }
 
 /// Where a node keeps its state if nothing else is said: `/var/lib/workmesh` for root, else the XDG state directory.

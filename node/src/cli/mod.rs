@@ -10,6 +10,12 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::config::RunArgs;
+
+mod run;
+mod init;
+mod cert;
+mod config;
 mod completions;
 mod connect;
 mod exit;
@@ -36,7 +42,7 @@ First steps:
 
 /// A mesh of nodes that runs work where it can be run
 #[derive(Parser, Debug)]
-#[command(name = "node", version, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "node", version, after_help = EXAMPLES, max_term_width = 110, args_conflicts_with_subcommands = true)]
 struct Cli {
     /// Where the node keeps its identity, state and control socket
     #[arg(
@@ -47,12 +53,18 @@ struct Cli {
         help_heading = "Connection"
     )]
     data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
     #[command(subcommand)]
     verb: Option<Verb>,
 }
 
 #[derive(Subcommand, Debug)]
 enum Verb {
+    Run(run::RunVerb),
+    Init(init::InitArgs),
+    Cert(cert::CertArgs),
+    Config(config::ConfigArgs),
     Submit(submit::SubmitArgs),
     Ping(ping::PingArgs),
     Trace(trace::TraceArgs),
@@ -78,9 +90,13 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let data_dir = cli.data_dir.unwrap_or_else(connect::default_data_dir);
     let Some(verb) = cli.verb else {
-        anyhow::bail!("nothing to do");
+        return block_on(run::run(&cli.run, &data_dir));
     };
     match verb {
+        Verb::Run(verb) => block_on(run::run(&verb.args, &data_dir)),
+        Verb::Init(args) => init::run(&args, &data_dir),
+        Verb::Cert(args) => cert::run(&args, &data_dir),
+        Verb::Config(args) => config::run(&args, &data_dir),
         Verb::Submit(mut args) => {
             args.connect.data_dir = data_dir;
             block_on(submit::run(args))

@@ -1,7 +1,13 @@
 //! The local control socket: one conversation a connection, in the frames of a session's streams.
 
-pub mod client;
 pub mod report;
-
+pub mod client;
+mod server;
+mod stream;
+mod unit;
+mod status;
 #[cfg(test)]
 pub(crate) mod scripted;
+
+pub(crate) use server::{Control, ControlSocket, SocketError};
+pub(crate) use status::StatusSource;
