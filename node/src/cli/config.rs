@@ -72,10 +72,7 @@ pub(crate) fn run(args: &ConfigArgs, data_dir: &Path) -> anyhow::Result<ExitCode
 }
 
 fn check(args: &CheckArgs, data_dir: &Path, environment: &Environment) -> anyhow::Result<()> {
-    let run = RunArgs {
-        config: args.file.clone(),
-        ..RunArgs::default()
-    };
+    let run = RunArgs::of_file(args.file.clone());
     let resolved = config::resolve(&run, data_dir, environment)?;
     for variable in environment.unknown() {
         writeln!(

@@ -74,6 +74,11 @@ fn labels(text: &str) -> Result<Labels, String> {
 }
 
 impl RunArgs {
+    /// No flags but the configuration file.
+    pub(crate) fn of_file(config: Option<PathBuf>) -> Self {
+        Self { config, ..Self::default() }
+    }
+
     /// Whether a flag turned listening off.
     pub(super) fn no_listen(&self) -> bool {
         self.no_listen
