@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use workmesh_proto::NodeId;
 
-use crate::identity::{self, Ca, CertificateSummary, DEFAULT_DAYS, MAX_DAYS, paths};
+use crate::identity::{self, Ca, CertificateSummary, DEFAULT_DAYS, MAX_DAYS};
 
 const EXAMPLES: &str = "\
 In one step, on the machine where `node init` was run:
@@ -162,13 +162,13 @@ pub(crate) fn run(args: &CertArgs, data_dir: &Path) -> anyhow::Result<ExitCode> 
 
 fn request(args: &RequestArgs, data_dir: &Path) -> anyhow::Result<()> {
     let (node, pem) = identity::new_request(data_dir, args.id.clone())?;
-    let out = args.out.display();
-    let note = format!(
-        "Made a request for node {node}. Copy it to the CA's machine, and run there:\n  \
-         node cert sign {out} --out {node}.crt\nThen copy {node}.crt back, and run here:\n  \
-         node cert install {node}.crt\n"
+    let made = format!("Made a request for node {node}.\n");
+    let next = format!(
+        "Copy it to the CA's machine, and run there:\n  node cert sign {} --out {node}.crt\nThen copy {node}.crt back, and \
+         run here:\n  node cert install {node}.crt\n",
+        args.out.display()
     );
-    deliver(&args.out, &pem, &note)
+    deliver(&args.out, &pem, &made, &next)
 }
 
 fn sign(args: &SignArgs, data_dir: &Path, now: Timestamp) -> anyhow::Result<()> {
@@ -179,21 +179,20 @@ fn sign(args: &SignArgs, data_dir: &Path, now: Timestamp) -> anyhow::Result<()> 
         None => request.proposed_id(&args.request)?,
     };
     let bundle = identity::sign_request(&ca, &request, &node, args.validity.days, now)?;
-    let mut note = format!(
+    let mut made = format!(
         "Signed a certificate for node {node} of mesh {}, valid until {}, serial {}.\n",
         ca.mesh(),
         bundle.issued.not_after.strftime("%Y-%m-%d"),
         bundle.issued.serial
     );
     for asked in &request.ignored {
-        writeln!(note, "The request also asked for {asked}: not granted.")?;
+        writeln!(made, "The request also asked for {asked}: not granted.")?;
     }
-    writeln!(
-        note,
-        "Copy it to the node's machine, and run there:\n  node cert install {}",
+    let next = format!(
+        "Copy it to the node's machine, and run there:\n  node cert install {}\n",
         args.out.display()
-    )?;
-    deliver(&args.out, &bundle.pem, &note)
+    );
+    deliver(&args.out, &bundle.pem, &made, &next)
 }
 
 fn install(args: &InstallArgs, data_dir: &Path, now: Timestamp) -> anyhow::Result<()> {
@@ -250,14 +249,15 @@ fn show(args: &ShowArgs, data_dir: &Path, now: Timestamp) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Writes a file and says so on stdout; with `-` the file goes there, and the note to stderr.
-fn deliver(path: &Path, text: &str, note: &str) -> anyhow::Result<()> {
+/// Writes `text` to a file and says on stdout what was made and what is next.
+/// With `-` the text goes to stdout, and only what was made to stderr: the next step is in the pipe.
+fn deliver(path: &Path, text: &str, made: &str, next: &str) -> anyhow::Result<()> {
     if path == Path::new("-") {
         anstream::stdout().write_all(text.as_bytes())?;
-        anstream::stderr().write_all(note.as_bytes())?;
+        anstream::stderr().write_all(made.as_bytes())?;
     } else {
         identity::write_public(path, text)?;
-        anstream::stdout().write_all(note.as_bytes())?;
+        write!(anstream::stdout(), "{made}{next}")?;
     }
     Ok(())
 }
@@ -268,7 +268,7 @@ fn page(certificate: &CertificateSummary) -> String {
     let left = match certificate.days_left {
         ..0 => "expired".to_owned(),
         1 => "1 day left".to_owned(),
-        days => format!("{days} days left"),
+        days @ (0 | 2..) => format!("{days} days left"),
     };
     let rows = [
         ("subject", certificate.subject.clone()),
@@ -298,7 +298,7 @@ mod tests {
     use clap::{CommandFactory, Parser};
 
     use super::*;
-    use crate::identity::Identity;
+    use crate::identity::{Identity, paths};
 
     #[derive(Parser)]
     struct Command {
@@ -380,6 +380,7 @@ mod tests {
         let mut summary = identity::summaries(&paths::node_certificate(a.path()), now)
             .unwrap()
             .swap_remove(0);
+        summary.days_left = 30;
         assert!(page(&summary).contains("(30 days left)\n"), "{}", page(&summary));
         assert!(page(&summary).starts_with("subject     CN=a\n"));
         summary.days_left = -1;

@@ -175,19 +175,19 @@ mod tests {
             "\
 # data directory: DATA
 # file: DATA/node.toml
-mesh.listen = \"0.0.0.0:8888\"     # default
-mesh.peers = []                  # default
-mesh.cost = 7                    # environment NODE_COST
-mesh.detection = \"5s\"            # default
-mesh.labels = {}                 # default
-pool.max_workers = 2             # DATA/node.toml:2
-pool.queue = 1024                # default
+mesh.listen = \"0.0.0.0:8888\"      # default
+mesh.peers = []                   # default
+mesh.cost = 7                     # environment NODE_COST
+mesh.detection = \"5s\"             # default
+mesh.labels = {}                  # default
+pool.max_workers = 2              # DATA/node.toml:2
+pool.queue = 1024                 # default
 pool.max_bytes_payload = \"16MiB\"  # default
-pool.max_file_payload = \"16GiB\"  # default
-pool.payload_idle = \"1m\"         # default
-log.level = \"info\"               # default
-log.format = \"text\"              # default
-workers.http = { limit = 3 }     # DATA/node.toml:3
+pool.max_file_payload = \"16GiB\"   # default
+pool.payload_idle = \"1m\"          # default
+log.level = \"info\"                # default
+log.format = \"text\"               # default
+workers.http = { limit = 3 }      # DATA/node.toml:3
 "
         );
     }

@@ -214,7 +214,7 @@ mod tests {
             assert!(file.line(key.path).is_some(), "{}", key.path);
         }
         assert_eq!(file.line("mesh.cost"), Some(5));
-        assert_eq!(file.line("workers.http"), Some(16));
+        assert_eq!(file.line("workers.http"), Some(17));
     }
 
     #[test]
