@@ -1,11 +1,11 @@
 //! A Workmesh node as a library: a program of ten lines makes a node with its own workers.
 
 mod cli;
-mod config;
+pub mod config;
 pub mod control;
 mod daemon;
 mod exec;
-mod identity;
+pub mod identity;
 mod link;
 mod mesh;
 mod node;

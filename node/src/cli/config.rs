@@ -32,7 +32,7 @@ pub(crate) struct ConfigArgs {
 #[derive(Subcommand, Clone, Debug)]
 enum ConfigVerb {
     Check(CheckArgs),
-    Show(ShowArgs),
+    Show(Box<ShowArgs>),
 }
 
 /// Check the configuration: exit status 0, or 2 and the file, line and key that is wrong

@@ -14,7 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
   node init
   node init --mesh lab --id web1
-  node --data-dir /srv/mesh init --id web1
+  node init --data-dir /srv/mesh --id web1
 
 Nothing is ever overwritten: with an identity in place the exit status is 2.";
 
@@ -58,7 +58,7 @@ fn page(identity: &Identity, data_dir: &Path, usual: bool) -> String {
 
 Next:
   node{flag}                                     run this node, on UDP port 8888
-  node{flag} cert issue --id nodeB --out nodeB   make an identity for another machine; copy the directory nodeB there, and run
+  node cert issue{flag} --id nodeB --out nodeB   make an identity for another machine; copy the directory nodeB there, and run
   node --data-dir nodeB --peers {node}:8888",
         mesh = identity.mesh(),
         dir = data_dir.display(),
@@ -106,7 +106,7 @@ mod tests {
             shown.ends_with("  node --data-dir nodeB --peers web1:8888\n"),
             "{shown}"
         );
-        assert!(page(&identity, Path::new("/d"), false).contains("node --data-dir /d cert issue"));
+        assert!(page(&identity, Path::new("/d"), false).contains("node cert issue --data-dir /d --id nodeB"));
     }
 
     #[test]

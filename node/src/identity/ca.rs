@@ -148,6 +148,8 @@ impl Ca {
         if node.is_leaf() {
             return Err(IdentityError::LeafId(node.clone()));
         }
+        // Certificates know whole seconds; the ledger says what they say.
+        let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
         let not_after = self.end_of_validity(days, now)?;
         let (serial, serial_text) = random_serial();
         let mut params = node_params(&self.mesh, node)?;

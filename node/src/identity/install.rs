@@ -136,6 +136,8 @@ pub fn sign_request(
 /// When the bundle does not fit the key, is not good at this time, or is of another node than the installed one;
 /// then nothing has changed.
 pub fn install(data_dir: &Path, bundle: &Path, now: Timestamp) -> Result<Identity, IdentityError> {
+    // Read first: in a pipe the bundle arrives after the key was made.
+    let certificates = parse_pem(&read(bundle)?, bundle)?;
     let key_path = paths::node_key(data_dir);
     if !key_path.exists() {
         return Err(IdentityError::Missing {
@@ -146,7 +148,7 @@ pub fn install(data_dir: &Path, bundle: &Path, now: Timestamp) -> Result<Identit
     let key = PrivateKey::load(&key_path)?;
     let place = bundle.display().to_string();
     let (mut chain, mut roots) = (Vec::new(), Vec::new());
-    for certificate in parse_pem(&read(bundle)?, bundle)? {
+    for certificate in certificates {
         if Certificate::parse(&certificate, &place)?.is_ca() {
             roots.push(certificate);
         } else {
