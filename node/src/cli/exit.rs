@@ -6,7 +6,10 @@ use std::io;
 use workmesh_proto::wire::unit::{Kind, Outcome};
 
 use super::text;
+use crate::config::ConfigError;
 use crate::control::client::ClientError;
+use crate::identity::IdentityError;
+use crate::node::NodeError;
 
 /// All went well.
 pub(crate) const OK: u8 = 0;
@@ -101,6 +104,9 @@ pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
         if closed_pipe(cause) {
             return OK;
         }
+        if is_setup(cause) {
+            return USAGE;
+        }
     }
     FAILED
 }
@@ -111,6 +117,13 @@ fn of_client(error: &ClientError) -> u8 {
         ClientError::TooLong => USAGE,
         _ => UNREACHABLE,
     }
+}
+
+/// Whether the identity or the configuration is at fault.
+fn is_setup(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.is::<IdentityError>()
+        || cause.is::<ConfigError>()
+        || matches!(cause.downcast_ref(), Some(NodeError::Identity(_)))
 }
 
 fn closed_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
@@ -190,6 +203,18 @@ mod tests {
         assert_eq!(of_error(&ClientError::Broken("it broke").into()), 3);
         assert_eq!(of_error(&Failure::usage("x").into()), 2);
         assert_eq!(of_error(&anyhow::anyhow!("x")), 1);
+    }
+
+    #[test]
+    fn a_missing_identity_and_a_bad_configuration_are_mistakes_of_usage() {
+        let missing = || IdentityError::NoDataDir;
+        assert_eq!(of_error(&missing().into()), 2);
+        assert_eq!(of_error(&NodeError::Identity(missing()).into()), 2);
+        let variable = ConfigError::Variable {
+            variable: "NODE_COST",
+            problem: "x".into(),
+        };
+        assert_eq!(of_error(&variable.into()), 2);
     }
 
     #[test]

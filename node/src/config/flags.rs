@@ -76,7 +76,10 @@ fn labels(text: &str) -> Result<Labels, String> {
 impl RunArgs {
     /// No flags but the configuration file.
     pub(crate) fn of_file(config: Option<PathBuf>) -> Self {
-        Self { config, ..Self::default() }
+        Self {
+            config,
+            ..Self::default()
+        }
     }
 
     /// Whether a flag turned listening off.
