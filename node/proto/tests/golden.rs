@@ -160,6 +160,15 @@ fn every_frame_type_has_a_vector() {
     assert_eq!(seen, known);
 }
 
+#[test]
+fn protocol_text_lists_every_frame_type() {
+    let text = include_str!("../../../docs/PROTOCOL.md");
+    for kind in (0..=255).filter_map(FrameType::from_u8) {
+        let row = format!("| {:#04x} | {kind:?} |", kind as u8);
+        assert!(text.contains(&row), "docs/PROTOCOL.md lacks {row}");
+    }
+}
+
 fn queries() -> Vec<Vector> {
     let node = || id("node-c");
     let query = |name, meaning, query: Query| Vector::cbor(name, meaning, FrameType::Query, query);

@@ -294,6 +294,15 @@ mod tests {
     }
 
     #[test]
+    fn protocol_text_lists_every_kind_with_its_outcome() {
+        let text = include_str!("../../../../docs/PROTOCOL.md");
+        for kind in KINDS.into_iter().filter(|kind| *kind != Kind::Unknown) {
+            let row = format!("| `{kind}` | {} |", kind.outcome());
+            assert!(text.contains(&row), "docs/PROTOCOL.md lacks {row}");
+        }
+    }
+
+    #[test]
     fn count_of_parameters_is_limited() {
         let with = |count: usize| Submit {
             params: (0..count).map(|i| (i.to_string(), String::new())).collect(),
