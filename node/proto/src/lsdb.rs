@@ -3,6 +3,8 @@
 //! The mesh machine feeds it what arrives and asks it what to pass on. It never sends and never computes routes; the
 //! machine tells it which nodes are in reach.
 
+#![deny(clippy::wildcard_enum_match_arm, clippy::iter_over_hash_type)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -305,4 +307,220 @@ fn life_digest(node: NodeHash, incarnation: Incarnation, sequence: u64) -> u64 {
     bytes[8..16].copy_from_slice(&incarnation.0.to_be_bytes());
     bytes[16..].copy_from_slice(&sequence.to_be_bytes());
     XxHash3_64::oneshot(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::link::{Adjacency, LinkFrame};
+
+    const SETTLE: Duration = Duration::from_secs(5);
+    const MAX_AGE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn the_greater_life_wins_and_a_stale_one_is_answered_with_it() {
+        let (mut db, now) = (Lsdb::default(), Instant::now());
+        let newer = lsa("a", 2, 1);
+        assert_eq!(put(&mut db, now, &newer), Verdict::Accepted { topology: true });
+        assert_eq!(put(&mut db, now, &newer), Verdict::Known);
+        assert_eq!(put(&mut db, now, &lsa("a", 1, 9)), Verdict::Stale(frame(&newer)));
+        assert_eq!(
+            put(&mut db, now, &lsa("a", 2, 2)),
+            Verdict::Accepted { topology: false }
+        );
+    }
+
+    #[test]
+    fn a_node_that_left_does_not_come_back_by_a_late_advertisement() {
+        let (mut db, now) = (Lsdb::default(), Instant::now());
+        put(&mut db, now, &lsa("a", 1, 1));
+        let goodbye = leaving("a", 1, 3);
+        assert_eq!(put(&mut db, now, &goodbye), Verdict::Accepted { topology: true });
+        assert_eq!(put(&mut db, now, &goodbye), Verdict::Known);
+        assert_eq!(
+            put(&mut db, now, &lsa("a", 1, 2)),
+            Verdict::Stale(frame(&goodbye))
+        );
+        assert!(db.is_empty());
+        assert_eq!(
+            put(&mut db, now, &lsa("a", 2, 1)),
+            Verdict::Accepted { topology: true }
+        );
+    }
+
+    #[test]
+    fn one_node_more_than_the_limit_finds_no_room() {
+        let (mut db, now) = (Lsdb::default(), Instant::now());
+        for index in 0..MAX_NODES {
+            put(&mut db, now, &lsa(&format!("n{index}"), 1, 1));
+        }
+        assert_eq!(db.len(), MAX_NODES);
+        assert_eq!(put(&mut db, now, &lsa("more", 1, 1)), Verdict::Full);
+        assert_eq!(
+            put(&mut db, now, &lsa("n1", 1, 2)),
+            Verdict::Accepted { topology: false }
+        );
+    }
+
+    #[test]
+    fn one_tombstone_more_than_the_limit_displaces_the_oldest() {
+        let (mut db, now) = (Lsdb::default(), Instant::now());
+        for index in 0..=MAX_TOMBSTONES {
+            put(
+                &mut db,
+                now + Duration::from_millis(index as u64),
+                &leaving(&format!("n{index}"), 1, 2),
+            );
+        }
+        assert_eq!(db.tombstones(), MAX_TOMBSTONES);
+        assert_eq!(
+            put(&mut db, now, &lsa("n1", 1, 1)),
+            Verdict::Stale(frame(&leaving("n1", 1, 2)))
+        );
+        assert_eq!(
+            put(&mut db, now, &lsa("n0", 1, 1)),
+            Verdict::Accepted { topology: true }
+        );
+    }
+
+    #[test]
+    fn loads_belong_to_one_life() {
+        let (mut db, now) = (Lsdb::default(), Instant::now());
+        assert_eq!(put_load(&mut db, "a", 1, 1), LoadVerdict::Stranger);
+        put(&mut db, now, &lsa("a", 2, 1));
+        assert_eq!(put_load(&mut db, "a", 1, 1), LoadVerdict::Stale);
+        assert_eq!(put_load(&mut db, "a", 3, 1), LoadVerdict::Stranger);
+        assert_eq!(put_load(&mut db, "a", 2, 5), LoadVerdict::Accepted);
+        assert_eq!(put_load(&mut db, "a", 2, 5), LoadVerdict::Known);
+        assert_eq!(put_load(&mut db, "a", 2, 4), LoadVerdict::Stale);
+        put(&mut db, now, &lsa("a", 2, 2));
+        assert!(db.get(&id("a")).unwrap().load.is_some());
+        put(&mut db, now, &lsa("a", 3, 1));
+        assert!(db.get(&id("a")).unwrap().load.is_none());
+    }
+
+    #[test]
+    fn entries_out_of_reach_age_and_leafs_age_faster() {
+        let (mut db, now) = (Lsdb::default(), Instant::now());
+        put(&mut db, now, &lsa("a", 1, 1));
+        put(
+            &mut db,
+            now,
+            &Arc::new(Lsa {
+                leaf: true,
+                ..(*lsa("b", 1, 1)).clone()
+            }),
+        );
+        put(&mut db, now, &lsa("c", 1, 1));
+        db.mark_reach(now, [false, false, true].into_iter(), SETTLE);
+        assert_eq!(db.next_expiry(SETTLE, MAX_AGE), Some(now + SETTLE));
+        assert!(db.expire(now + SETTLE, SETTLE, MAX_AGE));
+        assert_eq!(db.next_expiry(SETTLE, MAX_AGE), Some(now + MAX_AGE));
+        assert!(db.expire(now + MAX_AGE, SETTLE, MAX_AGE));
+        assert!(!db.expire(now + MAX_AGE * 100, SETTLE, MAX_AGE));
+        assert_eq!(db.entries().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["c"]);
+    }
+
+    #[test]
+    fn what_is_long_out_of_reach_is_not_sent_and_not_in_the_digest() {
+        let (mut db, now) = (Lsdb::default(), Instant::now());
+        put(&mut db, now, &lsa("a", 1, 1));
+        assert_eq!(db.digest().entries, 0);
+        assert_eq!(db.worth_sending(now + SETTLE, SETTLE).count(), 1);
+        let late = now + SETTLE + Duration::from_millis(1);
+        assert_eq!(db.worth_sending(late, SETTLE).count(), 0);
+        let back = db.mark_reach(late, [true].into_iter(), SETTLE);
+        assert_eq!(back, [frame(&lsa("a", 1, 1))]);
+        assert_eq!(
+            (db.digest().entries, db.worth_sending(late, SETTLE).count()),
+            (1, 1)
+        );
+    }
+
+    #[test]
+    fn a_refused_life_is_forgotten_and_only_that() {
+        let (mut db, now) = (Lsdb::default(), Instant::now());
+        put(&mut db, now, &lsa("a", 2, 1));
+        assert!(!db.remove_life(&id("a"), Incarnation(1)));
+        assert!(db.remove_life(&id("a"), Incarnation(2)));
+        put(&mut db, now, &leaving("a", 2, 5));
+        assert!(!db.remove_life(&id("a"), Incarnation(2)));
+        assert_eq!(
+            put(&mut db, now, &lsa("a", 1, 1)),
+            Verdict::Accepted { topology: true }
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_arrival_does_not_matter(
+            lives in proptest::collection::vec((0u64..4, 0u64..3, 0u64..5), 1..40),
+            turn in any::<prop::sample::Index>(),
+        ) {
+            let fill = |lives: &[(u64, u64, u64)]| {
+                let mut db = Lsdb::default();
+                let now = Instant::now();
+                for (node, incarnation, sequence) in lives {
+                    put(&mut db, now, &lsa(&format!("n{node}"), *incarnation, *sequence));
+                }
+                let all = db.len();
+                db.mark_reach(now, std::iter::repeat_n(true, all), SETTLE);
+                db.digest()
+            };
+            let mut turned = lives.clone();
+            turned.rotate_left(turn.index(lives.len()));
+            prop_assert_eq!(fill(&lives), fill(&turned));
+        }
+    }
+
+    fn id(text: &str) -> NodeId {
+        NodeId::parse(text).unwrap()
+    }
+
+    fn lsa(node: &str, incarnation: u64, sequence: u64) -> Arc<Lsa> {
+        Arc::new(Lsa {
+            origin: id(node),
+            incarnation: Incarnation(incarnation),
+            sequence,
+            leaf: false,
+            leaving: false,
+            version: String::new(),
+            adjacencies: vec![Adjacency {
+                node: id("z"),
+                cost: Cost(1),
+            }],
+            workers: Vec::new(),
+            labels: BTreeMap::new(),
+        })
+    }
+
+    fn leaving(node: &str, incarnation: u64, sequence: u64) -> Arc<Lsa> {
+        Arc::new(Lsa {
+            leaving: true,
+            ..(*lsa(node, incarnation, sequence)).clone()
+        })
+    }
+
+    fn frame(lsa: &Arc<Lsa>) -> Frame {
+        LinkFrame::Lsa(Arc::clone(lsa)).encode()
+    }
+
+    fn put(db: &mut Lsdb, now: Instant, lsa: &Arc<Lsa>) -> Verdict {
+        db.insert(now, lsa, &frame(lsa))
+    }
+
+    fn put_load(db: &mut Lsdb, node: &str, incarnation: u64, sequence: u64) -> LoadVerdict {
+        let load = Load {
+            origin: id(node),
+            incarnation: Incarnation(incarnation),
+            sequence,
+            slots: 1,
+            running: 0,
+            queued: 0,
+            queue_limit: 0,
+        };
+        db.insert_load(&load, &LinkFrame::Load(load.clone()).encode())
+    }
 }

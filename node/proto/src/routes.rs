@@ -1,5 +1,7 @@
 //! The ways to all other nodes, immutable: made by the mesh machine after each change, read by whoever forwards.
 
+#![deny(clippy::wildcard_enum_match_arm, clippy::iter_over_hash_type)]
+
 use std::collections::HashMap;
 
 use crate::id::{LinkId, NodeHash, NodeId};
@@ -50,5 +52,28 @@ impl Routes {
     /// Adds the way to `node`. Of two ids with one hash the first stays.
     pub(crate) fn insert(&mut self, hash: NodeHash, node: NodeId, route: Route) {
         self.by_hash.entry(hash).or_insert((node, route));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_found_by_hash() {
+        let node = NodeId::parse("b").unwrap();
+        let route = Route {
+            next_hop: node.clone(),
+            link: LinkId(1),
+            cost: 10,
+            hops: 1,
+        };
+        let mut routes = Routes::default();
+        assert!(routes.is_empty());
+        routes.insert(node.hash(), node.clone(), route.clone());
+        assert_eq!(routes.route(node.hash()), Some(&route));
+        assert_eq!(routes.node(node.hash()), Some(&node));
+        assert_eq!(routes.route(NodeHash(1)), None);
+        assert_eq!(routes.len(), 1);
     }
 }

@@ -3,6 +3,8 @@
 //! The mesh machine calls it when the topology has changed. It knows indices, not nodes: the caller numbers nodes in
 //! the order of their ids, and so the smaller id wins a tie.
 
+#![deny(clippy::wildcard_enum_match_arm, clippy::iter_over_hash_type)]
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
@@ -113,5 +115,142 @@ impl Graph {
             }
         }
         best
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use petgraph::graph::{DiGraph, NodeIndex};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn least_cost_wins_then_fewest_hops_then_the_smaller_first_hop() {
+        let way = |cost, hops, first| Some(Path { cost, hops, first });
+        let paths = graph(
+            5,
+            &[],
+            &[(0, 1, 5), (1, 2, 5), (0, 2, 10), (0, 3, 5), (3, 4, 5), (1, 4, 5)],
+        )
+        .paths_from(0);
+        assert_eq!(paths[2], way(10, 1, 2));
+        assert_eq!(paths[4], way(10, 2, 1));
+    }
+
+    #[test]
+    fn a_link_counts_only_if_both_ends_claim_it_and_then_at_the_greater_cost() {
+        let claims = [
+            vec![(hash(1), Cost(1)), (hash(2), Cost(1))],
+            vec![(hash(0), Cost(7))],
+            vec![],
+        ];
+        let vertices: Vec<Vertex<'_>> = (0..3).map(|i| vertex(i, false, &claims[i])).collect();
+        let paths = Graph::new(&vertices).paths_from(0);
+        assert_eq!(paths[1].map(|p| p.cost), Some(7));
+        assert_eq!(paths[2], None);
+    }
+
+    #[test]
+    fn leafs_are_ends_of_ways_and_never_on_them() {
+        let links = [(0, 1, 1), (1, 2, 1)];
+        let paths = graph(3, &[1], &links).paths_from(0);
+        assert!(paths[1].is_some() && paths[2].is_none());
+        assert!(graph(3, &[0], &links).paths_from(0).iter().all(Option::is_some));
+    }
+
+    #[test]
+    fn claims_of_strangers_of_oneself_and_doubled_ones_do_no_harm() {
+        let claims = [
+            vec![
+                (hash(0), Cost(0)),
+                (hash(9), Cost(1)),
+                (hash(1), Cost(8)),
+                (hash(1), Cost(3)),
+            ],
+            vec![(hash(0), Cost(2))],
+        ];
+        let vertices: Vec<Vertex<'_>> = (0..2).map(|i| vertex(i, false, &claims[i])).collect();
+        assert_eq!(Graph::new(&vertices).paths_from(0)[1].map(|p| p.cost), Some(3));
+        assert!(Graph::new(&[]).paths_from(0).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn costs_equal_those_of_petgraph(
+            leafs in proptest::collection::vec(any::<bool>(), 12),
+            links in proptest::collection::vec((0usize..12, 0usize..12, 0u16..50), 0..40),
+        ) {
+            let leafs: Vec<usize> = (0..12).filter(|i| leafs[*i] && *i % 3 == 1).collect();
+            let links = without_doubles(links);
+            let own = graph(12, &leafs, &links).paths_from(0);
+            let reference = petgraph_of(&leafs, &links);
+            let costs = petgraph::algo::dijkstra(&reference, NodeIndex::new(0), None, |e| *e.weight());
+            for (index, path) in own.iter().enumerate() {
+                prop_assert_eq!(path.map(|p| p.cost), costs.get(&NodeIndex::new(index)).copied());
+            }
+        }
+
+        #[test]
+        fn each_hop_comes_nearer_so_that_no_way_has_a_loop(
+            links in proptest::collection::vec((0usize..10, 0usize..10, 0u16..5), 0..30),
+        ) {
+            let graph = graph(10, &[], &without_doubles(links));
+            let from: Vec<_> = (0..10).map(|source| graph.paths_from(source)).collect();
+            for (source, paths) in from.iter().enumerate() {
+                for (target, path) in paths.iter().enumerate().filter(|(target, _)| *target != source) {
+                    let Some(path) = path else { continue };
+                    let rest = from[path.first as usize][target].expect("the next hop knows a way");
+                    prop_assert!((rest.cost, rest.hops) < (path.cost, path.hops));
+                }
+            }
+        }
+    }
+
+    fn hash(index: usize) -> NodeHash {
+        NodeHash(index as u64 * 7919)
+    }
+
+    fn vertex(index: usize, leaf: bool, claims: &[(NodeHash, Cost)]) -> Vertex<'_> {
+        Vertex {
+            node: hash(index),
+            leaf,
+            claims,
+        }
+    }
+
+    fn graph(size: usize, leafs: &[usize], links: &[(usize, usize, u16)]) -> Graph {
+        let mut claims = vec![Vec::new(); size];
+        for &(a, b, cost) in links {
+            claims[a].push((hash(b), Cost(cost)));
+            claims[b].push((hash(a), Cost(cost)));
+        }
+        let vertices: Vec<_> = (0..size)
+            .map(|i| vertex(i, leafs.contains(&i), &claims[i]))
+            .collect();
+        Graph::new(&vertices)
+    }
+
+    fn without_doubles(mut links: Vec<(usize, usize, u16)>) -> Vec<(usize, usize, u16)> {
+        links
+            .iter_mut()
+            .for_each(|(a, b, _)| (*a, *b) = ((*a).min(*b), (*a).max(*b)));
+        links.retain(|(a, b, _)| a != b);
+        links.sort_unstable();
+        links.dedup_by_key(|(a, b, _)| (*a, *b));
+        links
+    }
+
+    fn petgraph_of(leafs: &[usize], links: &[(usize, usize, u16)]) -> DiGraph<(), u32> {
+        let mut graph = DiGraph::new();
+        let nodes: Vec<_> = (0..12).map(|_| graph.add_node(())).collect();
+        for &(a, b, cost) in links {
+            for (from, to) in [(a, b), (b, a)] {
+                if from == 0 || !leafs.contains(&from) {
+                    graph.add_edge(nodes[from], nodes[to], u32::from(cost));
+                }
+            }
+        }
+        graph
     }
 }

@@ -61,7 +61,7 @@ impl Conflicts {
 
 impl Mesh {
     /// A conflict has arrived on a link, or was found here. It is not believed where this node knows better: an older
-    /// life of this node does not give way to a younger one.
+    /// life of this node does not give way to a younger one, but tells all again what the younger one had displaced.
     pub(super) fn on_conflict(&mut self, from: Option<LinkId>, conflict: &Conflict) {
         if conflict.node == self.config.node && conflict.younger == self.config.incarnation {
             self.stop(conflict.older);
@@ -72,6 +72,9 @@ impl Mesh {
             return;
         }
         self.flood(&LinkFrame::Conflict(conflict.clone()).encode(), from);
+        if conflict.node == self.config.node {
+            self.own.repeat_all();
+        }
         if self.lsdb.remove_life(&conflict.node, conflict.younger) {
             self.pending.topology();
         }
@@ -116,7 +119,6 @@ impl Mesh {
                 younger: younger.incarnation,
             };
             self.on_conflict(None, &conflict);
-            self.own.renew();
         }
     }
 

@@ -97,7 +97,7 @@ impl Mesh {
         };
         if ours == *theirs {
             if !std::mem::replace(&mut link.synced, true) {
-                self.pending.view();
+                self.pending.view_at_once(self.now);
             }
             return;
         }

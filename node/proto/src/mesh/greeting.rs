@@ -61,7 +61,6 @@ impl Mesh {
             };
             self.on_conflict(None, &conflict);
             self.refuse(link, &conflict);
-            self.own.renew();
         }
     }
 

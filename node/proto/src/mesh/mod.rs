@@ -4,6 +4,8 @@
 //! calls [`Mesh::handle_timeout`] at [`Mesh::poll_timeout`]. Routes are computed in `poll_output`, so that a driver that
 //! handles many frames before it polls pays once. It never reads a clock, a socket or a random number.
 
+#![deny(clippy::wildcard_enum_match_arm, clippy::iter_over_hash_type)]
+
 mod config;
 mod counters;
 mod link;
@@ -15,6 +17,9 @@ mod flood;
 mod greeting;
 mod origin;
 mod reach;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -122,7 +127,7 @@ impl Mesh {
             self.close(link, CloseReason::TooManyLinks);
         } else {
             self.send_hello(link);
-            self.pending.view();
+            self.pending.view_at_once(self.now);
         }
     }
 
@@ -155,7 +160,6 @@ impl Mesh {
     pub fn handle_load(&mut self, now: Instant, figures: LoadFigures) {
         if self.begin(now) {
             self.own.figures = Some(figures);
-            self.flood_own_load();
         }
     }
 
@@ -188,7 +192,6 @@ impl Mesh {
         if self.own.refresh_at <= self.now {
             self.own.renew();
         }
-        self.flood_own_load();
     }
 
     /// The next thing to do; `None` when all is done until the next call of a `handle_*`.
@@ -284,6 +287,9 @@ impl Mesh {
         if self.own.lsa_due().is_some_and(|at| at <= self.now) {
             self.originate_if_needed();
         }
+        if self.own.load_due().is_some_and(|at| at <= self.now) {
+            self.flood_own_load();
+        }
         if self.pending.due().is_some_and(|at| at <= self.now) {
             self.compute();
         }
@@ -324,7 +330,7 @@ impl Mesh {
         let Some(link) = self.links.remove(&id) else {
             return;
         };
-        self.pending.view();
+        self.pending.view_at_once(self.now);
         if let Some(peer) = link.neighbour() {
             self.neighbours.remove(&peer.node);
             self.pending.topology_at_once(self.now);

@@ -57,14 +57,20 @@ impl OwnAds {
         self.need = Need::Yes;
     }
 
+    /// All have to hear everything again.
+    pub(super) fn repeat_all(&mut self) {
+        self.renew();
+        self.flooded = None;
+    }
+
     /// When the next advertisement is to be made, if one is needed.
     pub(super) fn lsa_due(&self) -> Option<Instant> {
         (self.need > Need::No).then_some(self.lsa_allowed_at)
     }
 
-    /// When the next load is to be flooded, if it differs from the last one.
+    /// When the next load is to be flooded, if it differs from the last one. An advertisement that is needed goes first.
     pub(super) fn load_due(&self) -> Option<Instant> {
-        (self.figures != self.flooded).then_some(self.load_allowed_at)
+        (self.figures != self.flooded && self.need == Need::No).then_some(self.load_allowed_at)
     }
 }
 
@@ -116,14 +122,11 @@ impl Mesh {
         self.neighbours.keys().map(adjacency).collect()
     }
 
-    /// Floods the own load if it has changed and its time has come.
+    /// Floods the own load.
     pub(super) fn flood_own_load(&mut self) {
         let Some(figures) = self.own.figures else {
             return;
         };
-        if self.own.load_due().is_none_or(|at| at > self.now) {
-            return;
-        }
         self.own.load_sequence += 1;
         self.own.flooded = Some(figures);
         self.own.load_allowed_at = self.now + self.config.timings.load_interval;

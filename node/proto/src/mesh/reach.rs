@@ -42,9 +42,10 @@ impl Pending {
         self.allowed_at = self.allowed_at.min(now);
     }
 
-    /// Something else in the snapshot may have changed.
-    pub(super) fn view(&mut self) {
+    /// Something else in the snapshot may have changed, and nobody should wait for it.
+    pub(super) fn view_at_once(&mut self, now: Instant) {
         self.view = true;
+        self.allowed_at = self.allowed_at.min(now);
     }
 
     /// The advertisement or the load of `node` is new.

@@ -325,3 +325,205 @@ pub enum LinkFrameError {
         limit: &'static str,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_frame_survives_the_wire() {
+        let conflict = Conflict {
+            node: id("a"),
+            older: Incarnation(1),
+            younger: Incarnation(2),
+        };
+        let load = Load {
+            origin: id("a"),
+            incarnation: Incarnation(1),
+            sequence: 2,
+            slots: 3,
+            running: 4,
+            queued: 5,
+            queue_limit: 6,
+        };
+        let digest = Digest {
+            entries: 1,
+            hash: 2,
+            load_hash: 3,
+        };
+        let frames = [
+            LinkFrame::Hello(hello()),
+            LinkFrame::Lsa(Arc::new(lsa())),
+            LinkFrame::Load(load),
+            LinkFrame::Digest(digest),
+            LinkFrame::Synced(Synced {}),
+            LinkFrame::Conflict(conflict),
+            LinkFrame::Probe(Probe { token: 7 }),
+            LinkFrame::ProbeReply(ProbeReply { token: 7 }),
+            LinkFrame::Goodbye(Goodbye { reason: "bye".into() }),
+        ];
+        for frame in frames {
+            assert_eq!(LinkFrame::decode(&frame.encode()), Ok(Some(frame)));
+        }
+    }
+
+    #[test]
+    fn types_of_other_streams_and_unknown_ones_are_skipped() {
+        let mut frame = Frame::new(FrameType::Payload, 1, Bytes::from_static(b"raw"));
+        assert_eq!(LinkFrame::decode(&frame), Ok(None));
+        frame.kind = 0xee;
+        assert_eq!(LinkFrame::decode(&frame), Ok(None));
+    }
+
+    #[test]
+    fn counts_are_accepted_at_their_limit_and_refused_one_past_it() {
+        let features = |n| {
+            LinkFrame::Hello(Hello {
+                features: vec![String::new(); n],
+                ..hello()
+            })
+        };
+        assert_limit(features(MAX_FEATURES), features(MAX_FEATURES + 1));
+        let adjacencies = |n| {
+            advertise(Lsa {
+                adjacencies: vec![adjacency(); n],
+                ..lsa()
+            })
+        };
+        assert_limit(adjacencies(MAX_ADJACENCIES), adjacencies(MAX_ADJACENCIES + 1));
+        let workers = |n| {
+            advertise(Lsa {
+                workers: vec![worker(0); n],
+                ..lsa()
+            })
+        };
+        assert_limit(workers(MAX_WORKERS), workers(MAX_WORKERS + 1));
+        let labels = |n| {
+            let labels = (0..n).map(|i| (i.to_string(), String::new())).collect();
+            advertise(Lsa { labels, ..lsa() })
+        };
+        assert_limit(labels(MAX_LABELS), labels(MAX_LABELS + 1));
+    }
+
+    #[test]
+    fn texts_are_accepted_at_their_limit_and_refused_one_past_it() {
+        let text = |n| "x".repeat(n);
+        let (limit, past) = (MAX_TEXT_BYTES, MAX_TEXT_BYTES + 1);
+        let feature = |n| {
+            LinkFrame::Hello(Hello {
+                features: vec![text(n)],
+                ..hello()
+            })
+        };
+        assert_limit(feature(limit), feature(past));
+        let version = |n| {
+            advertise(Lsa {
+                version: text(n),
+                ..lsa()
+            })
+        };
+        assert_limit(version(limit), version(past));
+        let description = |n| {
+            advertise(Lsa {
+                workers: vec![worker(n)],
+                ..lsa()
+            })
+        };
+        assert_limit(description(limit), description(past));
+        let label = |n| {
+            advertise(Lsa {
+                labels: BTreeMap::from([("k".into(), text(n))]),
+                ..lsa()
+            })
+        };
+        assert_limit(label(limit), label(past));
+        let goodbye = |n| LinkFrame::Goodbye(Goodbye { reason: text(n) });
+        assert_limit(goodbye(limit), goodbye(past));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let hello = LinkFrame::Hello(Hello {
+            version_min: 3,
+            version_max: 2,
+            ..hello()
+        });
+        assert!(LinkFrame::decode(&hello.encode()).is_err());
+        let conflict = LinkFrame::Conflict(Conflict {
+            node: id("a"),
+            older: Incarnation(2),
+            younger: Incarnation(2),
+        });
+        assert!(LinkFrame::decode(&conflict.encode()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_the_decoder_panic(kind in 0u8..16, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let frame = Frame { kind, flags: 0, unit: 0, body: body.into() };
+            _ = LinkFrame::decode(&frame);
+        }
+    }
+
+    fn assert_limit(at: LinkFrame, past: LinkFrame) {
+        assert_eq!(LinkFrame::decode(&at.encode()), Ok(Some(at)));
+        assert!(matches!(
+            LinkFrame::decode(&past.encode()),
+            Err(LinkFrameError::Limit { .. })
+        ));
+    }
+
+    fn id(text: &str) -> NodeId {
+        NodeId::parse(text).unwrap()
+    }
+
+    fn hello() -> Hello {
+        Hello {
+            version_min: PROTOCOL_VERSION_MIN,
+            version_max: PROTOCOL_VERSION,
+            features: vec!["zip".into()],
+            node: id("a"),
+            incarnation: Incarnation(7),
+            cost: Cost::DEFAULT,
+            leaf: true,
+        }
+    }
+
+    fn lsa() -> Lsa {
+        Lsa {
+            origin: id("a"),
+            incarnation: Incarnation(7),
+            sequence: 3,
+            leaf: false,
+            leaving: false,
+            version: "1.0.0".into(),
+            adjacencies: vec![adjacency()],
+            workers: vec![worker(5)],
+            labels: BTreeMap::from([("site".into(), "north".into())]),
+        }
+    }
+
+    fn advertise(lsa: Lsa) -> LinkFrame {
+        LinkFrame::Lsa(Arc::new(lsa))
+    }
+
+    fn adjacency() -> Adjacency {
+        Adjacency {
+            node: id("b"),
+            cost: Cost(1),
+        }
+    }
+
+    fn worker(description_bytes: usize) -> WorkerAd {
+        WorkerAd {
+            directive: Directive::parse("echo:bytes").unwrap(),
+            kind: PayloadKind::Bytes,
+            version: String::new(),
+            idempotent: true,
+            description: "d".repeat(description_bytes),
+        }
+    }
+}

@@ -39,9 +39,7 @@ pub(crate) struct Node {
 /// A way between two nodes, on which transports can be dialled.
 pub(crate) struct Cable {
     pub(crate) ends: [usize; 2],
-    /// Which end dials.
-    pub(crate) dials: [bool; 2],
-    pub(crate) cut: bool,
+    cut: bool,
     latency: Duration,
 }
 
@@ -164,7 +162,6 @@ impl World {
         let cable = self.cables.len();
         self.cables.push(Cable {
             ends,
-            dials,
             cut: false,
             latency,
         });
@@ -216,7 +213,11 @@ impl World {
         self.nodes[index].life += 1;
         self.nodes[index].up.clear();
         for transport in 0..self.transports.len() {
-            if self.transports[transport].sides.iter().any(|s| s.node == index) {
+            let sides = &self.transports[transport].sides;
+            if sides
+                .iter()
+                .any(|s| s.node == index && s.phase != SidePhase::Closed)
+            {
                 self.kill_transport(transport);
             }
         }
@@ -304,16 +305,10 @@ impl World {
     fn dial(&mut self, cable: usize, side: usize) {
         let again = self.rng.millis(100..600);
         self.schedule(again, Event::Dial { cable, side });
-        let Cable {
-            ends, cut, latency, ..
-        } = self.cables[cable];
+        let Cable { ends, cut, latency } = self.cables[cable];
         let (here, there) = (ends[side], ends[1 - side]);
-        let peer = &self.nodes[there].config.node;
-        let busy = self.nodes[here].up.values().any(|node| node == peer)
-            || self.nodes[here].ends.values().any(|(transport, side)| {
-                self.transports[*transport].cable == cable
-                    && self.transports[*transport].sides[*side].phase != SidePhase::Closed
-            });
+        let mut ends = self.nodes[here].ends.values();
+        let busy = ends.any(|(transport, _)| self.transports[*transport].cable == cable);
         if busy || cut || self.nodes[here].mesh.is_none() || self.nodes[there].mesh.is_none() {
             return;
         }
