@@ -2,6 +2,7 @@
 //! again, `SIM_SEEDS=count` sets how many there are. Every seed that ever failed lives on as a named scenario.
 
 mod chaos;
+mod net;
 mod reference;
 mod rng;
 mod scenarios;

@@ -1,7 +1,6 @@
-//! A network in virtual time: nodes with their machines, cables between them, transports that live and die.
+//! A network in virtual time: nodes with their machines, and the order in which things happen to them.
 //!
-//! It plays the driver's part: dials, delivers frames, wakes machines when they ask for it. While `weather` is foul,
-//! frames are lost, overtake each other and arrive twice, which no real transport does: the machine has to survive it.
+//! It plays the driver's part: starts and ends machines, does what they want done, wakes them when they ask for it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -11,6 +10,7 @@ use workmesh_proto::mesh::{LoadFigures, Mesh, MeshConfig, Output, Timings};
 use workmesh_proto::wire::frame::Frame;
 use workmesh_proto::{Cost, Incarnation, LinkId, NodeId};
 
+use crate::net::{Cable, SidePhase, Transport};
 use crate::rng::Rng;
 
 /// How frames fare, in percent.
@@ -27,46 +27,16 @@ pub(crate) struct Node {
     pub(crate) figures: LoadFigures,
     pub(crate) mesh: Option<Mesh>,
     /// Counts starts and ends: events of a former life find nobody.
-    life: u32,
+    pub(crate) life: u32,
     /// Whether the machine has said that its id is taken.
     pub(crate) stopped: bool,
     pub(crate) up: BTreeMap<LinkId, NodeId>,
-    ends: BTreeMap<LinkId, (usize, usize)>,
-    next_link: u64,
+    pub(crate) ends: BTreeMap<LinkId, (usize, usize)>,
+    pub(crate) next_link: u64,
     wake: Option<Instant>,
 }
 
-/// A way between two nodes, on which transports can be dialled.
-pub(crate) struct Cable {
-    pub(crate) ends: [usize; 2],
-    cut: bool,
-    latency: Duration,
-}
-
-/// One transport. It is dead once its cable was cut or one of its nodes ended.
-struct Transport {
-    cable: usize,
-    dead: bool,
-    sides: [Side; 2],
-}
-
-struct Side {
-    node: usize,
-    life: u32,
-    link: LinkId,
-    phase: SidePhase,
-    /// Frames to this side do not arrive earlier, except overtaking ones.
-    in_order: Instant,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum SidePhase {
-    Opening,
-    Open,
-    Closed,
-}
-
-enum Event {
+pub(crate) enum Event {
     Dial {
         cable: usize,
         side: usize,
@@ -104,7 +74,7 @@ pub(crate) struct World {
     pub(crate) weather: Weather,
     pub(crate) nodes: Vec<Node>,
     pub(crate) cables: Vec<Cable>,
-    transports: Vec<Transport>,
+    pub(crate) transports: Vec<Transport>,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
     events: BTreeMap<u64, Event>,
     next_event: u64,
@@ -155,22 +125,6 @@ impl World {
             wake: None,
         });
         self.nodes.len() - 1
-    }
-
-    /// A cable on which the nodes dial that are told to.
-    pub(crate) fn add_cable(&mut self, ends: [usize; 2], dials: [bool; 2], latency: Duration) -> usize {
-        let cable = self.cables.len();
-        self.cables.push(Cable {
-            ends,
-            cut: false,
-            latency,
-        });
-        for side in [0, 1] {
-            if dials[side] {
-                self.schedule(Duration::ZERO, Event::Dial { cable, side });
-            }
-        }
-        cable
     }
 
     /// Starts a node, with a new incarnation.
@@ -242,30 +196,6 @@ impl World {
         }
     }
 
-    /// Nothing passes the cable any more; both ends notice after a while, each in its own time.
-    pub(crate) fn cut(&mut self, cable: usize) {
-        self.cables[cable].cut = true;
-        for transport in 0..self.transports.len() {
-            if self.transports[transport].cable == cable {
-                self.kill_transport(transport);
-            }
-        }
-    }
-
-    pub(crate) fn mend(&mut self, cable: usize) {
-        self.cables[cable].cut = false;
-    }
-
-    fn kill_transport(&mut self, transport: usize) {
-        if std::mem::replace(&mut self.transports[transport].dead, true) {
-            return;
-        }
-        for side in [0, 1] {
-            let after = self.rng.millis(100..5000);
-            self.schedule(after, Event::Closed { transport, side });
-        }
-    }
-
     /// Lets time pass.
     pub(crate) fn run(&mut self, span: Duration) {
         let until = self.now + span;
@@ -281,7 +211,7 @@ impl World {
         self.now = until;
     }
 
-    fn schedule(&mut self, after: Duration, event: Event) {
+    pub(crate) fn schedule(&mut self, after: Duration, event: Event) {
         let number = self.next_event;
         self.next_event += 1;
         self.queue.push(Reverse((self.now + after, number)));
@@ -299,87 +229,6 @@ impl World {
             } => self.deliver(transport, side, &frame),
             Event::Closed { transport, side } => self.closed(transport, side),
             Event::Wake { node, life } => self.wake(node, life),
-        }
-    }
-
-    fn dial(&mut self, cable: usize, side: usize) {
-        let again = self.rng.millis(100..600);
-        self.schedule(again, Event::Dial { cable, side });
-        let Cable { ends, cut, latency } = self.cables[cable];
-        let (here, there) = (ends[side], ends[1 - side]);
-        let mut ends = self.nodes[here].ends.values();
-        let busy = ends.any(|(transport, _)| self.transports[*transport].cable == cable);
-        if busy || cut || self.nodes[here].mesh.is_none() || self.nodes[there].mesh.is_none() {
-            return;
-        }
-        let transport = self.transports.len();
-        let sides = [here, there].map(|index| {
-            let node = &mut self.nodes[index];
-            node.next_link += 1;
-            Side {
-                node: index,
-                life: node.life,
-                link: LinkId(node.next_link),
-                phase: SidePhase::Opening,
-                in_order: self.now,
-            }
-        });
-        for (at, side) in sides.iter().enumerate() {
-            self.nodes[side.node].ends.insert(side.link, (transport, at));
-        }
-        self.transports.push(Transport {
-            cable,
-            dead: false,
-            sides,
-        });
-        self.schedule(latency, Event::Opened { transport, side: 1 });
-        self.schedule(latency * 2, Event::Opened { transport, side: 0 });
-    }
-
-    fn opened(&mut self, transport: usize, side: usize) {
-        if self.transports[transport].dead
-            || self.transports[transport].sides[side].phase == SidePhase::Closed
-        {
-            return;
-        }
-        let peer = self.transports[transport].sides[1 - side].node;
-        let certified = self.nodes[peer].config.node.base();
-        let end = &mut self.transports[transport].sides[side];
-        end.phase = SidePhase::Open;
-        let (index, link, now) = (end.node, end.link, self.now);
-        if let Some(mesh) = &mut self.nodes[index].mesh {
-            mesh.handle_link_opened(now, link, certified, side == 0);
-            self.drain(index);
-        }
-    }
-
-    fn deliver(&mut self, transport: usize, side: usize, frame: &Frame) {
-        let end = &self.transports[transport].sides[side];
-        if self.transports[transport].dead || end.phase != SidePhase::Open {
-            return;
-        }
-        self.frames += 1;
-        let (index, link, now) = (end.node, end.link, self.now);
-        if let Some(mesh) = &mut self.nodes[index].mesh {
-            mesh.handle_frame(now, link, frame);
-            self.drain(index);
-        }
-    }
-
-    fn closed(&mut self, transport: usize, side: usize) {
-        let end = &mut self.transports[transport].sides[side];
-        if std::mem::replace(&mut end.phase, SidePhase::Closed) == SidePhase::Closed {
-            return;
-        }
-        let (index, link, life, now) = (end.node, end.link, end.life, self.now);
-        let node = &mut self.nodes[index];
-        if node.life != life {
-            return;
-        }
-        node.ends.remove(&link);
-        if let Some(mesh) = &mut node.mesh {
-            mesh.handle_link_closed(now, link);
-            self.drain(index);
         }
     }
 
@@ -402,7 +251,7 @@ impl World {
     }
 
     /// Does what a machine wants done.
-    fn drain(&mut self, index: usize) {
+    pub(crate) fn drain(&mut self, index: usize) {
         let mut stop = None;
         while let Some(output) = self.nodes[index].mesh.as_mut().and_then(Mesh::poll_output) {
             match output {
@@ -459,59 +308,6 @@ impl World {
             let (life, after) = (node.life, at.saturating_duration_since(self.now));
             self.schedule(after, Event::Wake { node: index, life });
         }
-    }
-
-    fn send(&mut self, index: usize, link: LinkId, frame: Frame) {
-        let (transport, side) = *self.nodes[index]
-            .ends
-            .get(&link)
-            .expect("frames go to open links");
-        if self.transports[transport].dead || self.rng.chance(self.weather.lost) {
-            return;
-        }
-        let copies = 1 + u64::from(self.rng.chance(self.weather.twice));
-        for _ in 0..copies {
-            let latency = self.cables[self.transports[transport].cable].latency;
-            let at = self.now + latency + self.rng.millis(0..2);
-            let to = &mut self.transports[transport].sides[1 - side];
-            let at = if self.rng.chance(self.weather.overtaking) {
-                at + self.rng.millis(0..500)
-            } else {
-                to.in_order = to.in_order.max(at);
-                to.in_order
-            };
-            let after = at - self.now;
-            let frame = frame.clone();
-            self.schedule(
-                after,
-                Event::Frame {
-                    transport,
-                    side: 1 - side,
-                    frame,
-                },
-            );
-        }
-    }
-
-    fn close(&mut self, index: usize, link: LinkId) {
-        let (transport, side) = self.nodes[index]
-            .ends
-            .remove(&link)
-            .expect("open links are closed");
-        let whole = &mut self.transports[transport];
-        whole.sides[side].phase = SidePhase::Closed;
-        if whole.dead {
-            return;
-        }
-        let at = whole.sides[1 - side].in_order.max(self.now) + self.cables[whole.cable].latency;
-        let after = at - self.now;
-        self.schedule(
-            after,
-            Event::Closed {
-                transport,
-                side: 1 - side,
-            },
-        );
     }
 
     /// The live nodes that a live node could reach over cables that are not cut, itself included. Leafs end ways.
