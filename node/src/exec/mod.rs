@@ -5,6 +5,7 @@
 //! In reading order: what is asked for, who may enter, one unit and its two sides, the threads.
 
 mod ledger;
+mod load;
 mod output;
 mod payload;
 mod pool;
@@ -21,10 +22,10 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use workmesh_proto::wire::unit::{Kind, Refused, Submit};
 use workmesh_proto::{NodeId, UnitId};
 
+pub use load::LoadChanges;
 pub use output::{OutputItem, UnitOutput};
 pub use payload::{PayloadFeed, PushError, UnitEnded};
 pub use registry::{EMPTY_REMEDY, Registry, RegistryError, Unknown};
@@ -138,8 +139,8 @@ impl Executor {
     }
 
     /// Tells of each change of the load; changes that come faster than they are read are told as one.
-    pub fn load_changes(&self) -> watch::Receiver<LoadFigures> {
-        self.owner.pool.subscribe()
+    pub fn load_changes(&self) -> LoadChanges {
+        LoadChanges::new(Arc::clone(&self.owner.pool))
     }
 
     /// Every unit that runs or waits, and every thread that was given up, in order of admission.
@@ -157,7 +158,7 @@ impl Executor {
     pub async fn drain(&self, limit: Duration) -> Drained {
         let pool = &self.owner.pool;
         pool.refuse_new();
-        let mut load = pool.subscribe();
+        let mut load = self.load_changes();
         if is_idle_within(&mut load, limit).await {
             return self.drained(0);
         }
@@ -190,11 +191,11 @@ impl UnitCancel {
     }
 }
 
-async fn is_idle_within(load: &mut watch::Receiver<LoadFigures>, limit: Duration) -> bool {
+async fn is_idle_within(load: &mut LoadChanges, limit: Duration) -> bool {
     let idle = load.wait_for(LoadFigures::is_idle);
     tokio::time::timeout(limit, idle).await.is_ok()
 }
 
-fn cancel(pool: &Arc<Pool>, unit: &Unit) -> bool {
+fn cancel(pool: &Arc<Pool>, unit: &Arc<Unit>) -> bool {
     pool.end(unit, Kind::Cancelled, "cancelled by the submitter".to_owned())
 }

@@ -4,22 +4,23 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::watch;
-use worker_api::{Directive, PayloadKind, WorkerEntry};
+use tokio::sync::Notify;
+use worker_api::PayloadKind;
 use workmesh_proto::unit::ExecutorUnit;
 use workmesh_proto::wire::unit::{Kind, Refused, Submit, cut};
 use workmesh_proto::{NodeId, UnitId};
 
 use super::ledger::Ledger;
 use super::registry::Registry;
-use super::report::{ActiveState, ActiveUnit, Counters, LoadFigures, Meters};
+use super::report::{ActiveUnit, Counters, LoadFigures, Meters};
 use super::run::{self, EXPIRED, Verdict};
 use super::settings::ExecSettings;
-use super::unit::{NewUnit, Request, Unit, Wakers};
+use super::unit::{NewUnit, Phase, Request, Unit, Wakers};
 
 /// How many ended units are remembered, so that one submitted twice is refused.
 pub(super) const REMEMBERED: usize = 4096;
@@ -35,16 +36,17 @@ pub(super) struct Pool {
     work: Condvar,
     /// The overseer waits here for the next thread to give up.
     overdue: Condvar,
-    load: watch::Sender<LoadFigures>,
+    /// Whoever wants to know of a change of the load waits here; set off only while `State::load_watched`.
+    pub(super) load_changed: Notify,
+    next_order: AtomicU64,
 }
 
 #[derive(Debug)]
 struct State {
     // units
     ledger: Ledger,
-    active: HashMap<UnitId, Seat>,
+    active: HashMap<UnitId, Arc<Unit>>,
     ended: Remembered,
-    next_order: u64,
     /// Wait for a thread, in order of admission.
     ready: BTreeMap<u64, Arc<Unit>>,
     /// Wait for their worker's own limit, by worker and order of admission.
@@ -56,29 +58,13 @@ struct State {
     running: usize,
     abandoned: usize,
     /// Units told to stop whose functions have not returned, by time; at most one for each slot.
-    stopping: VecDeque<(Instant, UnitId)>,
+    stopping: VecDeque<(Instant, Arc<Unit>)>,
     overseen: bool,
     // the whole
     draining: bool,
     closed: bool,
+    load_watched: bool,
     counters: Counters,
-}
-
-#[derive(Debug)]
-struct Seat {
-    unit: Arc<Unit>,
-    phase: Phase,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// The payload has to be complete first.
-    Arriving,
-    Held,
-    Ready,
-    Running,
-    Stopping,
-    Abandoned,
 }
 
 /// The ids of the units that ended last.
@@ -86,14 +72,6 @@ enum Phase {
 struct Remembered {
     order: VecDeque<UnitId>,
     ids: HashSet<UnitId>,
-}
-
-/// What a thread does after a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    Unit,
-    /// Another thread has taken its place.
-    Exit,
 }
 
 impl Pool {
@@ -111,7 +89,6 @@ impl Pool {
             ledger,
             active: HashMap::new(),
             ended: Remembered::default(),
-            next_order: 0,
             ready: BTreeMap::new(),
             held: BTreeMap::new(),
             threads: 0,
@@ -123,9 +100,9 @@ impl Pool {
             overseen: false,
             draining: false,
             closed: false,
+            load_watched: false,
             counters: Counters::default(),
         };
-        let (load, _) = watch::channel(state.load(&settings));
         Self {
             registry,
             settings,
@@ -133,20 +110,21 @@ impl Pool {
             state: Mutex::new(state),
             work: Condvar::new(),
             overdue: Condvar::new(),
-            load,
+            load_changed: Notify::new(),
+            next_order: AtomicU64::new(0),
         }
     }
 
     /// Takes the unit in, or says why not, at once.
     pub(super) fn admit(self: &Arc<Self>, submit: &Submit, sender: NodeId) -> Result<Arc<Unit>, Refused> {
-        let admitted = self.examine(submit).and_then(|asked| {
+        let admitted = self.examine(submit, sender).and_then(|unit| {
             let mut state = self.state.lock();
-            let unit = self.seat(&mut state, submit, sender, asked)?;
+            state.enter(&unit, &self.settings)?;
             state.counters.accepted += 1;
             if unit.entry.kind != PayloadKind::Bytes {
                 self.make_ready(&mut state, &unit);
             }
-            self.publish(&state);
+            self.publish(&mut state);
             Ok(unit)
         });
         admitted.map_err(|mut refused| {
@@ -156,8 +134,11 @@ impl Pool {
         })
     }
 
-    /// What can be said without looking at the other units.
-    fn examine(&self, submit: &Submit) -> Result<Asked, Refused> {
+    /// Makes the unit, unless the submission alone says that it can't be run.
+    fn examine(&self, submit: &Submit, sender: NodeId) -> Result<Arc<Unit>, Refused> {
+        if self.state.lock().draining {
+            return Err(draining());
+        }
         submit.check().map_err(|broken| refused(Kind::Protocol, broken))?;
         let directive = submit
             .parse_directive()
@@ -172,65 +153,25 @@ impl Pool {
         machine
             .expect_payload(submit.payload_bytes, self.settings.payload_limit(entry))
             .map_err(|fault| refused(fault.kind(), fault.to_string()))?;
-        Ok(Asked {
-            directive,
+        let params = submit.params.clone();
+        Ok(Arc::new(Unit::new(NewUnit {
+            id: submit.unit,
+            sender,
             worker,
             entry,
+            order: self.next_order.fetch_add(1, Ordering::Relaxed),
             deadline: submit
                 .deadline_ms
                 .and_then(|ms| now.checked_add(Duration::from_millis(ms))),
             machine,
-        })
-    }
-
-    fn seat(
-        &self,
-        state: &mut State,
-        submit: &Submit,
-        sender: NodeId,
-        asked: Asked,
-    ) -> Result<Arc<Unit>, Refused> {
-        if state.draining || state.closed {
-            let message = "this node is shutting down: submit to another one";
-            return Err(refused(Kind::Draining, message));
-        }
-        if state.active.contains_key(&submit.unit) || state.ended.contains(submit.unit) {
-            let message = format!("unit {} runs or has run here: use a new id", submit.unit);
-            return Err(refused(Kind::Duplicate, message));
-        }
-        if !state.ledger.enter(asked.worker) {
-            let (slots, queue) = (self.settings.slots, self.settings.queue);
-            let message = format!(
-                "all {slots} slots are taken and the queue of {queue} is full: try again later, or another node"
-            );
-            return Err(refused(Kind::Busy, message));
-        }
-        let unit = Arc::new(Unit::new(NewUnit {
-            id: submit.unit,
-            sender,
-            worker: asked.worker,
-            entry: asked.entry,
-            order: state.next_order,
-            deadline: asked.deadline,
-            machine: asked.machine,
-            request: Request {
-                directive: asked.directive,
-                params: submit.params.clone(),
-            },
-        }));
-        state.next_order += 1;
-        let seat = Seat {
-            unit: Arc::clone(&unit),
-            phase: Phase::Arriving,
-        };
-        state.active.insert(unit.id, seat);
-        Ok(unit)
+            request: Request { directive, params },
+        })))
     }
 
     /// A payload of the bytes kind has arrived: the unit may run.
     pub(super) fn payload_complete(self: &Arc<Self>, unit: &Arc<Unit>) {
         let mut state = self.state.lock();
-        if state.phase(unit.id) == Some(Phase::Arriving) {
+        if unit.phase.get() == Phase::Arriving {
             self.make_ready(&mut state, unit);
         }
     }
@@ -238,11 +179,11 @@ impl Pool {
     fn make_ready(self: &Arc<Self>, state: &mut State, unit: &Arc<Unit>) {
         if !state.ledger.reserve(unit.worker) {
             state.held.insert((unit.worker, unit.order), Arc::clone(unit));
-            state.set_phase(unit.id, Phase::Held);
+            unit.phase.set(Phase::Held);
             return;
         }
         state.ready.insert(unit.order, Arc::clone(unit));
-        state.set_phase(unit.id, Phase::Ready);
+        unit.phase.set(Phase::Ready);
         self.call_thread(state);
     }
 
@@ -282,44 +223,44 @@ impl Pool {
     /// Ends a unit from the submitter's side. `false`: it had its end already.
     ///
     /// A function that runs is told, and its thread is given up if it does not return.
-    pub(super) fn end(self: &Arc<Self>, unit: &Unit, kind: Kind, message: String) -> bool {
+    pub(super) fn end(self: &Arc<Self>, unit: &Arc<Unit>, kind: Kind, message: String) -> bool {
         let mut state = self.state.lock();
         let Some(wakers) = self.end_locked(&mut state, unit, kind, message) else {
             return false;
         };
-        self.publish(&state);
+        self.publish(&mut state);
         drop(state);
         wakers.wake();
         true
     }
 
     /// Ends a unit whose deadline has passed.
-    pub(super) fn expire(self: &Arc<Self>, unit: &Unit) {
+    pub(super) fn expire(self: &Arc<Self>, unit: &Arc<Unit>) {
         self.end(unit, Kind::Expired, EXPIRED.to_owned());
     }
 
     fn end_locked(
         self: &Arc<Self>,
         state: &mut State,
-        unit: &Unit,
+        unit: &Arc<Unit>,
         kind: Kind,
         message: String,
     ) -> Option<Wakers> {
         let (kind, wakers) = unit.end(kind, message)?;
         state.counters.ended.add(kind);
-        match state.phase(unit.id) {
-            Some(Phase::Running) => self.oversee(state, unit.id),
-            Some(Phase::Arriving) => state.remove_waiting(unit),
-            Some(Phase::Held) => {
+        match unit.phase.get() {
+            Phase::Running => self.oversee(state, unit),
+            Phase::Arriving => state.leave_waiting(unit),
+            Phase::Held => {
                 state.held.remove(&(unit.worker, unit.order));
-                state.remove_waiting(unit);
+                state.leave_waiting(unit);
             }
-            Some(Phase::Ready) => {
+            Phase::Ready => {
                 state.ready.remove(&unit.order);
-                state.remove_waiting(unit);
+                state.leave_waiting(unit);
                 self.unreserve(state, unit.worker);
             }
-            Some(Phase::Stopping | Phase::Abandoned) | None => {}
+            Phase::Stopping | Phase::Abandoned | Phase::Gone => {}
         }
         Some(wakers)
     }
@@ -327,12 +268,12 @@ impl Pool {
     /// Ends every unit. Answers with their number.
     pub(super) fn end_all(self: &Arc<Self>, kind: Kind, message: &str) -> usize {
         let mut state = self.state.lock();
-        let units: Vec<_> = state.active.values().map(|s| Arc::clone(&s.unit)).collect();
+        let units: Vec<Arc<Unit>> = state.active.values().cloned().collect();
         let ended: Vec<_> = units
             .iter()
             .filter_map(|unit| self.end_locked(&mut state, unit, kind, message.to_owned()))
             .collect();
-        self.publish(&state);
+        self.publish(&mut state);
         drop(state);
         let count = ended.len();
         ended.into_iter().for_each(Wakers::wake);
@@ -353,26 +294,29 @@ impl Pool {
     }
 
     pub(super) fn find(&self, id: UnitId) -> Option<Arc<Unit>> {
-        self.state.lock().active.get(&id).map(|s| Arc::clone(&s.unit))
-    }
-
-    pub(super) fn subscribe(&self) -> watch::Receiver<LoadFigures> {
-        self.load.subscribe()
+        self.state.lock().active.get(&id).cloned()
     }
 
     pub(super) fn load(&self) -> LoadFigures {
         self.state.lock().load(&self.settings)
     }
 
+    /// The load, and from here on a call of `load_changed` at the next moment when it may be another.
+    pub(super) fn watch_load(&self) -> LoadFigures {
+        let mut state = self.state.lock();
+        state.load_watched = true;
+        state.load(&self.settings)
+    }
+
     pub(super) fn active(&self) -> Vec<ActiveUnit> {
         let now = Instant::now();
-        let mut seats: Vec<_> = {
+        let mut active: Vec<_> = {
             let state = self.state.lock();
-            let seats = state.active.values();
-            seats.map(|s| (Arc::clone(&s.unit), s.phase)).collect()
+            let units = state.active.values();
+            units.map(|unit| (Arc::clone(unit), unit.phase.get())).collect()
         };
-        seats.sort_by_key(|(unit, _)| unit.order);
-        seats
+        active.sort_by_key(|(unit, _)| unit.order);
+        active
             .into_iter()
             .map(|(unit, phase)| ActiveUnit {
                 id: unit.id,
@@ -394,23 +338,20 @@ impl Pool {
         }
     }
 
-    fn publish(&self, state: &State) {
-        let load = state.load(&self.settings);
-        self.load.send_if_modified(|known| {
-            let changed = *known != load;
-            *known = load;
-            changed
-        });
+    /// The load may have changed. Costs nothing while nobody wants to know.
+    fn publish(&self, state: &mut State) {
+        if std::mem::take(&mut state.load_watched) {
+            self.load_changed.notify_waiters();
+        }
     }
 
     // The threads.
 
     fn work(self: Arc<Self>) {
-        while let Some(unit) = self.take() {
+        let mut next = self.take();
+        while let Some(unit) = next {
             let verdict = run::run(&self, &unit);
-            if self.release(&unit, verdict) == Next::Exit {
-                return;
-            }
+            next = self.turn(&unit, verdict);
         }
     }
 
@@ -418,10 +359,7 @@ impl Pool {
     fn take(&self) -> Option<Arc<Unit>> {
         let mut state = self.state.lock();
         loop {
-            if let Some((_, unit)) = state.ready.pop_first() {
-                state.running += 1;
-                state.set_phase(unit.id, Phase::Running);
-                self.publish(&state);
+            if let Some(unit) = self.take_ready(&mut state) {
                 return Some(unit);
             }
             if state.closed {
@@ -434,42 +372,57 @@ impl Pool {
         }
     }
 
-    /// A function has returned: its slot is free before its end is told.
-    fn release(self: &Arc<Self>, unit: &Unit, verdict: Verdict) -> Next {
+    fn take_ready(&self, state: &mut State) -> Option<Arc<Unit>> {
+        let (_, unit) = state.ready.pop_first()?;
+        state.running += 1;
+        unit.phase.set(Phase::Running);
+        self.publish(state);
+        Some(unit)
+    }
+
+    /// A function has returned: its slot is free before its end is told. Answers with the thread's next unit;
+    /// `None` if the thread has to go.
+    fn turn(self: &Arc<Self>, unit: &Unit, verdict: Verdict) -> Option<Arc<Unit>> {
         let mut state = self.state.lock();
         let ended = unit.end(verdict.kind, verdict.message);
         if let Some((kind, _)) = &ended {
             state.counters.ended.add(*kind);
         }
-        let seat = state.active.remove(&unit.id);
-        state.ended.remember(unit.id);
-        let next = if seat.is_some_and(|s| s.phase == Phase::Abandoned) {
+        let replaced = unit.phase.get() == Phase::Abandoned;
+        if replaced {
             state.abandoned -= 1;
             self.abandon_overdue(&mut state, Instant::now());
-            Next::Exit
         } else {
             state.running -= 1;
-            state.stopping.retain(|(_, id)| *id != unit.id);
+            state.stopping.retain(|(_, stopping)| stopping.id != unit.id);
             state.ledger.leave(unit.worker);
             self.unreserve(&mut state, unit.worker);
-            Next::Unit
+        }
+        state.forget(unit);
+        let next = if replaced {
+            None
+        } else {
+            self.take_ready(&mut state)
         };
-        self.publish(&state);
+        self.publish(&mut state);
         drop(state);
         if let Some((_, wakers)) = ended {
             wakers.wake();
         }
-        next
+        if replaced {
+            None
+        } else {
+            next.or_else(|| self.take())
+        }
     }
 
     // Functions that do not return.
 
     /// A running unit has its end: its function has the settings' grace to return.
-    fn oversee(self: &Arc<Self>, state: &mut State, id: UnitId) {
-        state.set_phase(id, Phase::Stopping);
-        state
-            .stopping
-            .push_back((Instant::now() + self.settings.stop_grace, id));
+    fn oversee(self: &Arc<Self>, state: &mut State, unit: &Arc<Unit>) {
+        unit.phase.set(Phase::Stopping);
+        let until = Instant::now() + self.settings.stop_grace;
+        state.stopping.push_back((until, Arc::clone(unit)));
         if self.settings.stop_grace.is_zero() {
             self.abandon_overdue(state, Instant::now());
         } else if !state.overseen && !state.closed {
@@ -490,7 +443,7 @@ impl Pool {
         loop {
             let now = Instant::now();
             self.abandon_overdue(&mut state, now);
-            self.publish(&state);
+            self.publish(&mut state);
             let next = state.stopping.iter().map(|(at, _)| *at).find(|at| *at > now);
             match next {
                 Some(at) if !state.closed => self.overdue.wait_until(&mut state, at),
@@ -503,9 +456,10 @@ impl Pool {
     /// Gives up threads whose grace is over, as long as the limit allows; the others keep their slots.
     fn abandon_overdue(self: &Arc<Self>, state: &mut State, now: Instant) {
         while state.abandoned < self.settings.abandoned_limit
-            && let Some(&(at, id)) = state.stopping.front()
-            && at <= now
+            && let Some((at, unit)) = state.stopping.front()
+            && *at <= now
         {
+            let unit = Arc::clone(unit);
             if state.threads == 1
                 && let Err(error) = self.start_thread(state)
             {
@@ -513,11 +467,7 @@ impl Pool {
                 return;
             }
             state.stopping.pop_front();
-            let Some(seat) = state.active.get_mut(&id) else {
-                continue;
-            };
-            seat.phase = Phase::Abandoned;
-            let unit = Arc::clone(&seat.unit);
+            unit.phase.set(Phase::Abandoned);
             state.running -= 1;
             state.threads -= 1;
             state.abandoned += 1;
@@ -530,15 +480,6 @@ impl Pool {
     }
 }
 
-/// A submission that may be admitted.
-struct Asked {
-    directive: Directive,
-    worker: usize,
-    entry: &'static WorkerEntry,
-    deadline: Option<Instant>,
-    machine: ExecutorUnit,
-}
-
 fn refused(kind: Kind, message: impl Into<String>) -> Refused {
     Refused {
         kind,
@@ -546,21 +487,44 @@ fn refused(kind: Kind, message: impl Into<String>) -> Refused {
     }
 }
 
+fn draining() -> Refused {
+    refused(
+        Kind::Draining,
+        "this node is shutting down: submit to another one",
+    )
+}
+
 impl State {
-    fn phase(&self, id: UnitId) -> Option<Phase> {
-        self.active.get(&id).map(|s| s.phase)
-    }
-
-    fn set_phase(&mut self, id: UnitId, phase: Phase) {
-        if let Some(seat) = self.active.get_mut(&id) {
-            seat.phase = phase;
+    /// Takes the unit among the active ones, if it may be there.
+    fn enter(&mut self, unit: &Arc<Unit>, settings: &ExecSettings) -> Result<(), Refused> {
+        if self.draining || self.closed {
+            return Err(draining());
         }
+        if self.active.contains_key(&unit.id) || self.ended.contains(unit.id) {
+            let message = format!("unit {} runs or has run here: use a new id", unit.id);
+            return Err(refused(Kind::Duplicate, message));
+        }
+        if !self.ledger.enter(unit.worker) {
+            let (slots, queue) = (settings.slots, settings.queue);
+            let message = format!(
+                "all {slots} slots are taken and the queue of {queue} is full: try again later, or another node"
+            );
+            return Err(refused(Kind::Busy, message));
+        }
+        self.active.insert(unit.id, Arc::clone(unit));
+        Ok(())
     }
 
-    fn remove_waiting(&mut self, unit: &Unit) {
+    /// A unit ended that no thread had taken.
+    fn leave_waiting(&mut self, unit: &Unit) {
+        self.ledger.leave(unit.worker);
+        self.forget(unit);
+    }
+
+    fn forget(&mut self, unit: &Unit) {
+        unit.phase.set(Phase::Gone);
         self.active.remove(&unit.id);
         self.ended.remember(unit.id);
-        self.ledger.leave(unit.worker);
     }
 
     fn load(&self, settings: &ExecSettings) -> LoadFigures {
@@ -570,17 +534,6 @@ impl State {
             queued: self.ledger.units() - self.running,
             queue_limit: settings.queue,
             abandoned: self.abandoned,
-        }
-    }
-}
-
-impl From<Phase> for ActiveState {
-    fn from(phase: Phase) -> Self {
-        match phase {
-            Phase::Arriving | Phase::Held | Phase::Ready => Self::Queued,
-            Phase::Running => Self::Running,
-            Phase::Stopping => Self::Stopping,
-            Phase::Abandoned => Self::Abandoned,
         }
     }
 }

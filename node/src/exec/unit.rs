@@ -16,6 +16,7 @@ use workmesh_proto::wire::unit::{Eof, Kind};
 use workmesh_proto::{NodeId, UnitId};
 
 use super::output::OutputItem;
+use super::report::ActiveState;
 
 /// Payload or response bytes that may wait between the two sides. A full pipe blocks its writer.
 pub(super) const PIPE_BYTES: usize = 1024 * 1024;
@@ -37,10 +38,55 @@ pub(super) struct Unit {
     pub(super) admitted: Instant,
     pub(super) deadline: Option<Instant>,
     pub(super) cancel: CancelFlag,
+    /// Where it is; belongs to the pool, under the pool's lock.
+    pub(super) phase: PhaseCell,
     machine: Mutex<Machine>,
     pipes: Mutex<Pipes>,
     /// The worker's thread waits here, for payload or for room; set off by every change that may concern it.
     thread_wake: Condvar,
+}
+
+/// Where a unit is in its pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The payload has to be complete first.
+    #[default]
+    Arriving,
+    /// Its worker's own limit is reached.
+    Held,
+    /// Waits for a thread.
+    Ready,
+    Running,
+    /// Has its end; the function was told to stop.
+    Stopping,
+    /// As before, and another thread has taken the slot.
+    Abandoned,
+    Gone,
+}
+
+/// A phase that is only looked at and changed under the pool's lock.
+#[derive(Debug, Default)]
+pub(super) struct PhaseCell(Mutex<Phase>);
+
+impl PhaseCell {
+    pub(super) fn get(&self) -> Phase {
+        *self.0.lock()
+    }
+
+    pub(super) fn set(&self, phase: Phase) {
+        *self.0.lock() = phase;
+    }
+}
+
+impl From<Phase> for ActiveState {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Arriving | Phase::Held | Phase::Ready => Self::Queued,
+            Phase::Running => Self::Running,
+            Phase::Stopping | Phase::Gone => Self::Stopping,
+            Phase::Abandoned => Self::Abandoned,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -121,6 +167,7 @@ impl Unit {
             admitted,
             deadline: new.deadline,
             cancel: CancelFlag::new(),
+            phase: PhaseCell::default(),
             machine: Mutex::new(Machine {
                 unit: new.machine,
                 request: Some(new.request),

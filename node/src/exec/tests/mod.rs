@@ -101,7 +101,7 @@ impl Rig {
 
     async fn idle(&self) {
         let mut load = self.executor.load_changes();
-        load.wait_for(|l| l.is_idle() && l.abandoned == 0).await.unwrap();
+        load.wait_for(|l| l.is_idle() && l.abandoned == 0).await;
     }
 
     fn payload_files(&self) -> usize {

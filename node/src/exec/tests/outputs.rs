@@ -75,10 +75,10 @@ async fn the_load_is_told_as_it_changes() {
     let rig = rig(1, 1);
     let mut load = rig.executor.load_changes();
     let (gate, mut output, _cancel) = rig.gated("gate:bytes");
-    load.wait_for(|l| l.running == 1).await.unwrap();
+    load.wait_for(|l| l.running == 1).await;
     gate.go(Go::Return);
     end_of(&mut output).await;
-    load.wait_for(LoadFigures::is_idle).await.unwrap();
+    load.wait_for(LoadFigures::is_idle).await;
 }
 
 #[test]
