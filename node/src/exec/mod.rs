@@ -4,6 +4,7 @@
 //!
 //! In reading order: what is asked for, who may enter, one unit and its two sides, the threads.
 
+mod budget;
 mod ledger;
 mod load;
 mod output;

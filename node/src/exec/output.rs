@@ -112,7 +112,8 @@ impl UnitOutput {
         timer.as_mut().poll(cx)
     }
 
-    fn handle_timeout(&mut self, now: Instant) {
+    /// Ends the unit if its deadline has passed at `now`, or its payload has stalled.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
         if self.unit.deadline.is_some_and(|at| at <= now) {
             self.pool.expire(&self.unit);
             return;
@@ -123,7 +124,8 @@ impl UnitOutput {
         if payload.complete || now.saturating_duration_since(payload.moved) < idle {
             return;
         }
-        if !payload.has_room(PIPE_ROOM_WANTED) {
+        if payload.writer.is_some() {
+            // The submitter waits for the worker.
             payload.moved = now;
             return;
         }
@@ -142,9 +144,6 @@ fn take_batch(pipes: &mut Pipes, out: &mut VecDeque<OutputItem>) {
         out.append(&mut output.items);
     }
 }
-
-/// A payload pipe with less room than this counts as full: its writer waits for the worker, not the worker for it.
-const PIPE_ROOM_WANTED: usize = workmesh_proto::wire::frame::MAX_BODY_BYTES;
 
 impl Drop for UnitOutput {
     fn drop(&mut self) {

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use worker_api::PayloadKind;
+use workmesh_proto::wire::unit::Kind;
 
 use super::pool::Pool;
 use super::unit::Unit;
@@ -104,6 +105,13 @@ impl PayloadFeed {
         if let Err(fault) = machine.unit.handle_payload(length) {
             drop((pipes, machine));
             self.pool.end(&self.unit, fault.kind(), fault.to_string());
+            return Err(PushError::Ended);
+        }
+        if !pipes.payload.reserve(length) {
+            drop((pipes, machine));
+            let message =
+                "the executor's memory for waiting payloads is full: try again later, or another node";
+            self.pool.end(&self.unit, Kind::Busy, message.to_owned());
             return Err(PushError::Ended);
         }
         pipes.payload.put(piece);

@@ -15,6 +15,7 @@ use workmesh_proto::unit::ExecutorUnit;
 use workmesh_proto::wire::unit::{Kind, Refused, Submit, cut};
 use workmesh_proto::{NodeId, UnitId};
 
+use super::budget::Budget;
 use super::ledger::Ledger;
 use super::registry::Registry;
 use super::report::{ActiveUnit, Counters, LoadFigures, Meters};
@@ -31,6 +32,7 @@ pub(super) struct Pool {
     pub(super) registry: Registry,
     pub(super) settings: ExecSettings,
     pub(super) meters: Meters,
+    waiting_payload: Arc<Budget>,
     state: Mutex<State>,
     /// Idle threads wait here for a unit.
     work: Condvar,
@@ -84,6 +86,7 @@ impl Pool {
 
     fn new(registry: Registry, settings: ExecSettings) -> Self {
         let limits = registry.iter().map(|w| w.limits.max_concurrent);
+        let waiting_payload = Budget::new(settings.max_waiting_payload);
         let ledger = Ledger::new(settings.slots, settings.queue, limits);
         let state = State {
             ledger,
@@ -107,6 +110,7 @@ impl Pool {
             registry,
             settings,
             meters: Meters::default(),
+            waiting_payload,
             state: Mutex::new(state),
             work: Condvar::new(),
             overdue: Condvar::new(),
@@ -165,6 +169,7 @@ impl Pool {
                 .and_then(|ms| now.checked_add(Duration::from_millis(ms))),
             machine,
             request: Request { directive, params },
+            budget: &self.waiting_payload,
         })))
     }
 

@@ -18,6 +18,8 @@ pub struct ExecSettings {
     pub queue: usize,
     /// The largest payload of the bytes kind, in bytes.
     pub max_bytes_payload: u64,
+    /// All payloads of the bytes kind together that wait for their units to run, in bytes.
+    pub max_waiting_payload: u64,
     /// The largest payload of the file kind, in bytes.
     pub max_file_payload: u64,
     /// How long a payload may bring nothing although there is room for it.
@@ -40,6 +42,7 @@ impl ExecSettings {
             slots,
             queue: 1024,
             max_bytes_payload: 16 * 1024 * 1024,
+            max_waiting_payload: 256 * 1024 * 1024,
             max_file_payload: 64 * 1024 * 1024 * 1024,
             payload_idle: Duration::from_secs(60),
             stop_grace: Duration::from_secs(1),

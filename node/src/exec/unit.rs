@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -15,11 +16,14 @@ use workmesh_proto::unit::ExecutorUnit;
 use workmesh_proto::wire::unit::{Eof, Kind};
 use workmesh_proto::{NodeId, UnitId};
 
+use super::budget::{Budget, Reservation};
 use super::output::OutputItem;
 use super::report::ActiveState;
 
 /// Payload or response bytes that may wait between the two sides. A full pipe blocks its writer.
 pub(super) const PIPE_BYTES: usize = 1024 * 1024;
+/// Payload bytes that may wait for a unit that does not run yet.
+pub(super) const QUEUED_PIPE_BYTES: usize = 64 * 1024;
 /// Pieces that may wait between the two sides, so that tiny ones can't cost much more than their bytes.
 pub(super) const PIPE_PIECES: usize = 256;
 /// Payload pieces below this size are joined.
@@ -117,12 +121,20 @@ pub(super) struct Pipes {
 pub(super) struct PayloadPipe {
     pieces: VecDeque<Bytes>,
     bytes: usize,
-    /// A pipe of the bytes kind takes all up to the payload's limit: nobody reads before it is complete.
-    bounded: bool,
+    room: Room,
     pub(super) complete: bool,
     /// When a piece last went in or out.
     pub(super) moved: Instant,
     pub(super) writer: Option<Waker>,
+}
+
+/// How much payload may wait.
+#[derive(Debug)]
+enum Room {
+    /// The worker reads along; this many bytes, or one larger piece.
+    Bytes(usize),
+    /// The worker wants the whole payload: all of it, as far as the memory for waiting payloads reaches.
+    Whole(Option<Reservation>),
 }
 
 #[derive(Debug, Default)]
@@ -144,7 +156,7 @@ impl Wakers {
 }
 
 /// What a new unit is made of.
-pub(super) struct NewUnit {
+pub(super) struct NewUnit<'a> {
     pub(super) id: UnitId,
     pub(super) sender: NodeId,
     pub(super) worker: usize,
@@ -153,10 +165,12 @@ pub(super) struct NewUnit {
     pub(super) deadline: Option<Instant>,
     pub(super) machine: ExecutorUnit,
     pub(super) request: Request,
+    /// For payloads that wait whole.
+    pub(super) budget: &'a Arc<Budget>,
 }
 
 impl Unit {
-    pub(super) fn new(new: NewUnit) -> Self {
+    pub(super) fn new(new: NewUnit<'_>) -> Self {
         let admitted = new.machine.admitted();
         Self {
             id: new.id,
@@ -176,7 +190,10 @@ impl Unit {
                 payload: PayloadPipe {
                     pieces: VecDeque::new(),
                     bytes: 0,
-                    bounded: new.entry.kind != PayloadKind::Bytes,
+                    room: match new.entry.kind {
+                        PayloadKind::Bytes => Room::Whole(Some(new.budget.reservation())),
+                        PayloadKind::Buffer | PayloadKind::File => Room::Bytes(QUEUED_PIPE_BYTES),
+                    },
                     complete: false,
                     moved: admitted,
                     writer: None,
@@ -200,11 +217,16 @@ impl Unit {
     /// Takes what the function is called with; `None` if the unit has ended and must not run.
     pub(super) fn start(&self) -> Option<Request> {
         let mut machine = self.machine();
-        if machine.unit.start() {
-            machine.request.take()
-        } else {
-            None
+        if !machine.unit.start() {
+            return None;
         }
+        let request = machine.request.take();
+        let writer = self.pipes().payload.widen();
+        drop(machine);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+        request
     }
 
     /// Ends the unit. `None` if it has its end already; else the end's kind and whom to wake.
@@ -219,7 +241,7 @@ impl Unit {
             self.cancel.stop(stop_reason(kind));
         }
         let mut pipes = self.pipes();
-        let unread = pipes.payload.close();
+        let unread = pipes.payload.take_all();
         let wakers = pipes.close(eof);
         if std::mem::take(&mut pipes.thread_waits) {
             self.thread_wake.notify_all();
@@ -278,15 +300,37 @@ impl Pipes {
 impl PayloadPipe {
     /// Whether a piece of `length` bytes may go in.
     pub(super) fn has_room(&self, length: usize) -> bool {
-        !self.bounded
-            || self.pieces.is_empty()
-            || (self.bytes + length <= PIPE_BYTES && self.pieces.len() < PIPE_PIECES)
+        match self.room {
+            Room::Whole(_) => true,
+            Room::Bytes(_) if self.pieces.is_empty() => true,
+            Room::Bytes(room) => self.bytes + length <= room && self.pieces.len() < PIPE_PIECES,
+        }
+    }
+
+    /// Takes `length` bytes from the memory for payloads that wait whole. `false`: there is not that much left.
+    pub(super) fn reserve(&mut self, length: usize) -> bool {
+        match &mut self.room {
+            Room::Whole(Some(reservation)) => reservation.grow(length),
+            Room::Whole(None) | Room::Bytes(_) => true,
+        }
+    }
+
+    /// The worker begins to read: more may wait. Answers with the writer that waits for that.
+    fn widen(&mut self) -> Option<Waker> {
+        match &mut self.room {
+            Room::Whole(_) => None,
+            Room::Bytes(room) => {
+                *room = PIPE_BYTES;
+                self.writer.take()
+            }
+        }
     }
 
     /// Puts a piece in. Small pieces are joined, so that many tiny ones cost little more than their bytes.
     pub(super) fn put(&mut self, piece: Bytes) {
         self.bytes += piece.len();
         self.moved = Instant::now();
+        self.writer = None;
         match self.pieces.back_mut() {
             Some(last) if last.len() + piece.len() <= JOINED_BYTES => {
                 let mut joined = match std::mem::take(last).try_into_mut() {
@@ -308,13 +352,12 @@ impl PayloadPipe {
         Some((piece, self.writer.take()))
     }
 
-    /// Takes all pieces out of a complete payload.
+    /// Takes all pieces out, and gives their memory back to the budget.
     pub(super) fn take_all(&mut self) -> (VecDeque<Bytes>, usize) {
+        if let Room::Whole(reservation) = &mut self.room {
+            *reservation = None;
+        }
         (std::mem::take(&mut self.pieces), std::mem::take(&mut self.bytes))
-    }
-
-    fn close(&mut self) -> VecDeque<Bytes> {
-        self.take_all().0
     }
 }
 

@@ -1,6 +1,7 @@
 //! The three payload kinds: their limits, what breaks them, and that their files go.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Instant;
 
 use super::*;
 
@@ -168,6 +169,85 @@ fn a_full_pipe_takes_no_more_until_the_worker_reads() {
         admitted.payload.push_now(piece),
         Err(PushError::Full(_))
     ));
+}
+
+#[tokio::test]
+async fn a_unit_that_waits_takes_little_payload_until_it_runs() {
+    let rig = rig(1, 1);
+    let (running, _output, _cancel) = rig.gated("gate:buffer");
+    running.told();
+    let submit = submit("echo:buffer");
+    let Admitted {
+        mut payload,
+        mut output,
+        ..
+    } = rig.admit(&submit).unwrap();
+    let piece = Bytes::from(vec![1; unit::QUEUED_PIPE_BYTES]);
+    payload.push_now(piece.clone()).unwrap();
+    assert!(matches!(
+        payload.push_now(Bytes::from_static(b"x")),
+        Err(PushError::Full(_))
+    ));
+    let feed = async {
+        payload.push(piece).await.unwrap();
+        payload.finish();
+    };
+    let (ended, (), ()) = tokio::join!(end_of(&mut output), feed, async { running.go(Go::Return) });
+    assert_eq!(ended.eof.bytes, 2 * unit::QUEUED_PIPE_BYTES as u64);
+}
+
+#[tokio::test]
+async fn memory_for_waiting_payloads_is_limited_over_all_units() {
+    let rig = rig_with(|settings| settings.max_waiting_payload = 10);
+    let mut first = rig.admit(&submit("echo:bytes")).unwrap();
+    let mut second = rig.admit(&submit("echo:bytes")).unwrap();
+    first.payload.push_now(Bytes::from_static(b"123456")).unwrap();
+    second.payload.push_now(Bytes::from_static(b"1234")).unwrap();
+    let past = second.payload.push_now(Bytes::from_static(b"5"));
+    assert!(matches!(past, Err(PushError::Ended)));
+    assert_eq!(end_of(&mut second.output).await.eof.kind, Kind::Busy);
+    first.payload.push_now(Bytes::from_static(b"7890")).unwrap();
+    first.payload.finish();
+    assert_eq!(end_of(&mut first.output).await.eof.kind, Kind::Ok);
+    for _ in 0..3 {
+        assert_eq!(
+            rig.run(&submit("echo:bytes"), b"1234567890").await.eof.kind,
+            Kind::Ok
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_payload_that_waits_for_its_worker_has_not_stalled() {
+    let rig = rig(1, 1);
+    let submit = submit("gate:buffer");
+    let gate = Gate::of(submit.unit);
+    let mut admitted = rig.admit(&submit).unwrap();
+    gate.told();
+    let full = Bytes::from(vec![1; unit::PIPE_BYTES]);
+    admitted.payload.push(full.clone()).await.unwrap();
+    tokio::select! {
+        biased;
+        _ = admitted.payload.push(full.clone()) => panic!("nobody reads"),
+        () = std::future::ready(()) => {}
+    }
+    let later = Instant::now() + Duration::from_secs(3600);
+    admitted.output.handle_timeout(later);
+    assert_eq!(rig.states(), [ActiveState::Running]);
+}
+
+#[tokio::test]
+async fn a_payload_that_brings_nothing_has_stalled() {
+    let rig = rig(1, 1);
+    let mut admitted = rig.admit(&submit("echo:buffer")).unwrap();
+    let idle = ExecSettings::new(node("here"), 1, "").payload_idle;
+    admitted.output.handle_timeout(Instant::now() + idle);
+    assert_eq!(end_of(&mut admitted.output).await.eof.kind, Kind::PayloadBroken);
+}
+
+#[test]
+fn a_waiting_unit_is_small() {
+    assert!(size_of::<Unit>() <= 1024, "{}", size_of::<Unit>());
 }
 
 #[tokio::test]
