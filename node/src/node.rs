@@ -352,12 +352,10 @@ fn any_address() -> SocketAddr {
 /// Floods how full the pool is, whenever that changes.
 async fn tell_load(executor: Executor, mesh: MeshHandle) {
     let mut changes = executor.load_changes();
+    let mut load = executor.load();
     loop {
-        let load = *changes.borrow_and_update();
         mesh.load(load.advertised());
-        if changes.changed().await.is_err() {
-            return;
-        }
+        load = changes.changed().await;
     }
 }
 

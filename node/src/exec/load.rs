@@ -7,7 +7,7 @@ use super::pool::Pool;
 use super::report::LoadFigures;
 
 /// Tells of changes of the load; those that come faster than they are asked for are told as one.
-pub struct LoadChanges {
+pub(crate) struct LoadChanges {
     pool: Arc<Pool>,
     known: LoadFigures,
 }
@@ -20,13 +20,13 @@ impl LoadChanges {
 
     /// Waits until the load is another than the one told last, at first than that at this value's making.
     /// Dropping the future loses nothing.
-    pub async fn changed(&mut self) -> LoadFigures {
+    pub(crate) async fn changed(&mut self) -> LoadFigures {
         let known = self.known;
         self.wait_for(|load| *load != known).await
     }
 
     /// Waits for a load of which `wanted` is true; one that lasts too short may be missed.
-    pub async fn wait_for(&mut self, mut wanted: impl FnMut(&LoadFigures) -> bool) -> LoadFigures {
+    pub(crate) async fn wait_for(&mut self, mut wanted: impl FnMut(&LoadFigures) -> bool) -> LoadFigures {
         loop {
             let notified = self.pool.load_changed.notified();
             tokio::pin!(notified);

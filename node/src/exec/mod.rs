@@ -6,6 +6,7 @@
 
 mod budget;
 mod ledger;
+mod remembered;
 mod load;
 mod output;
 mod payload;
@@ -26,20 +27,20 @@ use std::time::Duration;
 use workmesh_proto::wire::unit::{Kind, Refused, Submit};
 use workmesh_proto::{NodeId, UnitId};
 
-pub use load::LoadChanges;
-pub use output::{OutputItem, UnitOutput};
-pub use payload::{PayloadFeed, PushError, UnitEnded};
-pub use registry::{EMPTY_REMEDY, Registry, RegistryError, Unknown};
-pub use report::{ActiveState, ActiveUnit, Counters, KindCounts, LoadFigures};
-pub use settings::ExecSettings;
-pub use spool::SpoolError;
+pub(crate) use load::LoadChanges;
+pub(crate) use output::{OutputItem, UnitOutput};
+pub(crate) use payload::PayloadFeed;
+pub(crate) use registry::{EMPTY_REMEDY, Registry, RegistryError};
+pub(crate) use report::{ActiveUnit, Counters, LoadFigures};
+pub(crate) use settings::ExecSettings;
+pub(crate) use spool::SpoolError;
 
 use pool::Pool;
 use unit::Unit;
 
 /// The executor. Clones are handles to one pool; with the last of them the units end and the threads go.
 #[derive(Clone, Debug)]
-pub struct Executor {
+pub(crate) struct Executor {
     owner: Arc<Owner>,
 }
 
@@ -52,7 +53,7 @@ struct Owner {
 
 /// Why an executor can't be set up. Our configuration; nothing was started.
 #[derive(Debug, thiserror::Error)]
-pub enum ExecError {
+pub(crate) enum ExecError {
     /// No slot at all.
     #[error("a node that runs work needs at least one worker thread: set max-workers to 1 or more")]
     NoSlots,
@@ -66,34 +67,34 @@ pub enum ExecError {
 
 /// An admitted unit: it runs or waits. Its three parts may live in different tasks.
 #[derive(Debug)]
-pub struct Admitted {
+pub(crate) struct Admitted {
     /// Where the payload goes in.
-    pub payload: PayloadFeed,
+    pub(crate) payload: PayloadFeed,
     /// Where responses and the end come out.
-    pub output: UnitOutput,
+    pub(crate) output: UnitOutput,
     /// Stops the unit.
-    pub cancel: UnitCancel,
+    pub(crate) cancel: UnitCancel,
 }
 
 /// Stops one unit.
 #[derive(Clone, Debug)]
-pub struct UnitCancel {
+pub(crate) struct UnitCancel {
     pool: Arc<Pool>,
     unit: Arc<Unit>,
 }
 
 /// What a drain left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drained {
+pub(crate) struct Drained {
     /// Units that were stopped because they did not end in time.
-    pub stopped: usize,
+    pub(crate) stopped: usize,
     /// Threads whose functions have not returned.
-    pub stuck: usize,
+    pub(crate) stuck: usize,
 }
 
 impl Executor {
     /// An executor of these workers. Makes the spool folder, takes its lock and removes what a dead process left there.
-    pub fn new(registry: Registry, settings: ExecSettings) -> Result<Self, ExecError> {
+    pub(crate) fn new(registry: Registry, settings: ExecSettings) -> Result<Self, ExecError> {
         if settings.slots == 0 {
             return Err(ExecError::NoSlots);
         }
@@ -110,7 +111,7 @@ impl Executor {
     /// Takes a unit in, or refuses it with its own kind of error. Never waits.
     ///
     /// `sender` is the origin as its certificate proved it.
-    pub fn admit(&self, submit: &Submit, sender: NodeId) -> Result<Admitted, Refused> {
+    pub(crate) fn admit(&self, submit: &Submit, sender: NodeId) -> Result<Admitted, Refused> {
         let pool = &self.owner.pool;
         let unit = pool.admit(submit, sender)?;
         Ok(Admitted {
@@ -124,39 +125,39 @@ impl Executor {
     }
 
     /// Cancels a unit by its id. `false`: `sender` has no such unit here, or it has ended.
-    pub fn cancel(&self, id: UnitId, sender: &NodeId) -> bool {
+    pub(crate) fn cancel(&self, id: UnitId, sender: &NodeId) -> bool {
         let unit = self.owner.pool.find(id).filter(|unit| unit.sender == *sender);
         unit.is_some_and(|unit| cancel(&self.owner.pool, &unit))
     }
 
     /// The workers.
-    pub fn registry(&self) -> &Registry {
+    pub(crate) fn registry(&self) -> &Registry {
         &self.owner.pool.registry
     }
 
     /// How full the pool is.
-    pub fn load(&self) -> LoadFigures {
+    pub(crate) fn load(&self) -> LoadFigures {
         self.owner.pool.load()
     }
 
     /// Tells of each change of the load; changes that come faster than they are read are told as one.
-    pub fn load_changes(&self) -> LoadChanges {
+    pub(crate) fn load_changes(&self) -> LoadChanges {
         LoadChanges::new(Arc::clone(&self.owner.pool))
     }
 
     /// Every unit that runs or waits, and every thread that was given up, in order of admission.
-    pub fn active(&self) -> Vec<ActiveUnit> {
+    pub(crate) fn active(&self) -> Vec<ActiveUnit> {
         self.owner.pool.active()
     }
 
     /// Totals since the start.
-    pub fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Counters {
         self.owner.pool.counters()
     }
 
     /// Refuses new units, waits up to `limit` for the admitted ones, then stops the rest and waits until their
     /// functions have returned or their threads are given up.
-    pub async fn drain(&self, limit: Duration) -> Drained {
+    pub(crate) async fn drain(&self, limit: Duration) -> Drained {
         let pool = &self.owner.pool;
         pool.refuse_new();
         let mut load = self.load_changes();
@@ -172,6 +173,19 @@ impl Executor {
 
     fn drained(&self, stopped: usize) -> Drained {
         let load = self.load();
+        let Counters {
+            accepted,
+            refused,
+            ended,
+            abandoned,
+            payload_bytes,
+            response_bytes,
+            spool_bytes,
+        } = self.counters();
+        tracing::info!(
+            accepted, %refused, %ended, abandoned, payload_bytes, response_bytes, spool_bytes, stopped,
+            "executor drained"
+        );
         Drained {
             stopped,
             stuck: load.running + load.abandoned,
@@ -187,7 +201,7 @@ impl Drop for Owner {
 
 impl UnitCancel {
     /// Cancels the unit: it ends at once for its submitter, and its function is told. `false`: it had its end already.
-    pub fn cancel(&self) -> bool {
+    pub(crate) fn cancel(&self) -> bool {
         cancel(&self.pool, &self.unit)
     }
 }

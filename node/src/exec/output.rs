@@ -18,7 +18,7 @@ use super::unit::{Pipes, Unit};
 
 /// What a unit sends to its submitter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OutputItem {
+pub(crate) enum OutputItem {
     /// The next bytes of a response, at most [`PIECE_BYTES`].
     Piece {
         /// The response's number, from 1.
@@ -33,7 +33,7 @@ pub enum OutputItem {
 }
 
 /// Where a unit's responses and its end come out. Dropping it before the EOF cancels the unit.
-pub struct UnitOutput {
+pub(crate) struct UnitOutput {
     pool: Arc<Pool>,
     unit: Arc<Unit>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -54,12 +54,12 @@ impl UnitOutput {
     /// appended after it. Dropping the future loses nothing. Needs a runtime with time.
     ///
     /// The deadline and the limit on a stalled payload hold while this is waited for.
-    pub async fn next_batch(&mut self, out: &mut VecDeque<OutputItem>) {
+    pub(crate) async fn next_batch(&mut self, out: &mut VecDeque<OutputItem>) {
         std::future::poll_fn(|cx| self.poll_batch(cx, out)).await;
     }
 
     /// As [`next_batch`](Self::next_batch).
-    pub fn poll_batch(&mut self, cx: &mut Context<'_>, out: &mut VecDeque<OutputItem>) -> Poll<()> {
+    pub(crate) fn poll_batch(&mut self, cx: &mut Context<'_>, out: &mut VecDeque<OutputItem>) -> Poll<()> {
         if self.done {
             return Poll::Ready(());
         }

@@ -15,25 +15,16 @@ use super::unit::Unit;
 
 /// Where the submitter's payload goes in. Dropped before [`finish`](Self::finish), the payload has broken off
 /// and the unit ends so.
-pub struct PayloadFeed {
+pub(crate) struct PayloadFeed {
     pool: Arc<Pool>,
     unit: Arc<Unit>,
     open: bool,
 }
 
-/// Why a piece was not taken at once.
-#[derive(Debug)]
-pub enum PushError {
-    /// The worker is slower than the submitter: hand the piece to [`PayloadFeed::push`], which waits.
-    Full(Bytes),
-    /// The unit has ended; no more payload is wanted.
-    Ended,
-}
-
 /// The unit has ended: no more payload is wanted. Its EOF says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the unit has ended")]
-pub struct UnitEnded;
+pub(crate) struct UnitEnded;
 
 impl PayloadFeed {
     pub(super) fn new(pool: Arc<Pool>, unit: Arc<Unit>) -> Self {
@@ -44,33 +35,14 @@ impl PayloadFeed {
         }
     }
 
-    /// Takes a piece if there is room, without waiting. A piece above the payload's limit, or past its announced
-    /// length, ends the unit.
-    pub fn push_now(&mut self, piece: Bytes) -> Result<(), PushError> {
-        self.put(piece, None)
-    }
-
-    /// Takes a piece, waiting for room. Dropping the future gives the piece up.
-    pub async fn push(&mut self, piece: Bytes) -> Result<(), UnitEnded> {
-        let mut waiting = Some(piece);
-        std::future::poll_fn(|cx| {
-            let Some(piece) = waiting.take() else {
-                return Poll::Ready(Ok(()));
-            };
-            match self.put(piece, Some(cx)) {
-                Ok(()) => Poll::Ready(Ok(())),
-                Err(PushError::Ended) => Poll::Ready(Err(UnitEnded)),
-                Err(PushError::Full(piece)) => {
-                    waiting = Some(piece);
-                    Poll::Pending
-                }
-            }
-        })
-        .await
+    /// Takes a piece; at once if there is room, else waits for it. A piece above the payload's limit, or past its
+    /// announced length, ends the unit. Dropping the future gives the piece up.
+    pub(crate) async fn push(&mut self, mut piece: Bytes) -> Result<(), UnitEnded> {
+        std::future::poll_fn(|cx| self.poll_push(cx, &mut piece)).await
     }
 
     /// The payload is complete. One that is shorter than announced ends the unit.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         self.open = false;
         let mut machine = self.unit.machine();
         if let Err(fault) = machine.unit.handle_payload_end() {
@@ -88,39 +60,40 @@ impl PayloadFeed {
         }
     }
 
-    fn put(&mut self, piece: Bytes, cx: Option<&mut Context<'_>>) -> Result<(), PushError> {
-        if piece.is_empty() {
-            return Ok(());
+    fn poll_push(&mut self, cx: &mut Context<'_>, piece: &mut Bytes) -> Poll<Result<(), UnitEnded>> {
+        let length = piece.len();
+        if length == 0 {
+            return Poll::Ready(Ok(()));
         }
         let mut machine = self.unit.machine();
         let mut pipes = self.unit.pipes();
         if pipes.ended {
-            return Err(PushError::Ended);
+            return Poll::Ready(Err(UnitEnded));
         }
-        if !pipes.payload.has_room(piece.len()) {
-            pipes.payload.writer = cx.map(|cx| cx.waker().clone());
-            return Err(PushError::Full(piece));
+        if !pipes.payload.has_room(length) {
+            pipes.payload.writer = Some(cx.waker().clone());
+            return Poll::Pending;
         }
-        let length = piece.len();
-        if let Err(fault) = machine.unit.handle_payload(length) {
+        let fault = match machine.unit.handle_payload(length) {
+            Err(fault) => Some((fault.kind(), fault.to_string())),
+            Ok(()) if pipes.payload.reserve(length) => None,
+            Ok(()) => Some((Kind::Busy, MEMORY_FULL.to_owned())),
+        };
+        if let Some((kind, message)) = fault {
             drop((pipes, machine));
-            self.pool.end(&self.unit, fault.kind(), fault.to_string());
-            return Err(PushError::Ended);
+            self.pool.end(&self.unit, kind, message);
+            return Poll::Ready(Err(UnitEnded));
         }
-        if !pipes.payload.reserve(length) {
-            drop((pipes, machine));
-            let message =
-                "the executor's memory for waiting payloads is full: try again later, or another node";
-            self.pool.end(&self.unit, Kind::Busy, message.to_owned());
-            return Err(PushError::Ended);
-        }
-        pipes.payload.put(piece);
+        pipes.payload.put(std::mem::take(piece));
         self.unit.wake_thread(&mut pipes);
         drop((pipes, machine));
         self.pool.meters.payload_bytes.add(length);
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 }
+
+const MEMORY_FULL: &str =
+    "the executor's memory for waiting payloads is full: try again later, or another node";
 
 impl Drop for PayloadFeed {
     fn drop(&mut self) {

@@ -1,30 +1,29 @@
 //! The pool: its units, its threads and the hand-over between them. Everything about where a unit is stands under
 //! one lock, held for short moments; functions run, and wakers wake, outside it.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+mod admission;
+mod threads;
+mod stuck;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
-use worker_api::PayloadKind;
-use workmesh_proto::unit::ExecutorUnit;
-use workmesh_proto::wire::unit::{Kind, Refused, Submit, cut};
-use workmesh_proto::{NodeId, UnitId};
+use workmesh_proto::UnitId;
+use workmesh_proto::wire::unit::Kind;
 
 use super::budget::Budget;
 use super::ledger::Ledger;
 use super::registry::Registry;
+use super::remembered::Remembered;
 use super::report::{ActiveUnit, Counters, LoadFigures, Meters};
-use super::run::{self, EXPIRED, Verdict};
+use super::run::EXPIRED;
 use super::settings::ExecSettings;
-use super::unit::{NewUnit, Phase, Request, Unit, Wakers};
-
-/// How many ended units are remembered, so that one submitted twice is refused.
-pub(super) const REMEMBERED: usize = 4096;
+use super::unit::{Phase, Unit, Wakers};
 
 /// The pool, shared by the executor's handles, its threads and both sides of each unit.
 #[derive(Debug)]
@@ -67,13 +66,6 @@ struct State {
     closed: bool,
     load_watched: bool,
     counters: Counters,
-}
-
-/// The ids of the units that ended last.
-#[derive(Debug, Default)]
-struct Remembered {
-    order: VecDeque<UnitId>,
-    ids: HashSet<UnitId>,
 }
 
 impl Pool {
@@ -119,60 +111,6 @@ impl Pool {
         }
     }
 
-    /// Takes the unit in, or says why not, at once.
-    pub(super) fn admit(self: &Arc<Self>, submit: &Submit, sender: NodeId) -> Result<Arc<Unit>, Refused> {
-        let admitted = self.examine(submit, sender).and_then(|unit| {
-            let mut state = self.state.lock();
-            state.enter(&unit, &self.settings)?;
-            state.counters.accepted += 1;
-            if unit.entry.kind != PayloadKind::Bytes {
-                self.make_ready(&mut state, &unit);
-            }
-            self.publish(&mut state);
-            Ok(unit)
-        });
-        admitted.map_err(|mut refused| {
-            cut(&mut refused.message);
-            self.state.lock().counters.refused.add(refused.kind);
-            refused
-        })
-    }
-
-    /// Makes the unit, unless the submission alone says that it can't be run.
-    fn examine(&self, submit: &Submit, sender: NodeId) -> Result<Arc<Unit>, Refused> {
-        if self.state.lock().draining {
-            return Err(draining());
-        }
-        submit.check().map_err(|broken| refused(Kind::Protocol, broken))?;
-        let directive = submit
-            .parse_directive()
-            .map_err(|e| refused(Kind::MalformedDirective, e.to_string()))?;
-        let worker = self
-            .registry
-            .position(&directive)
-            .map_err(|unknown| refused(unknown.kind, unknown.message))?;
-        let entry = self.registry.entry(worker);
-        let now = Instant::now();
-        let mut machine = ExecutorUnit::new(now);
-        machine
-            .expect_payload(submit.payload_bytes, self.settings.payload_limit(entry))
-            .map_err(|fault| refused(fault.kind(), fault.to_string()))?;
-        let params = submit.params.clone();
-        Ok(Arc::new(Unit::new(NewUnit {
-            id: submit.unit,
-            sender,
-            worker,
-            entry,
-            order: self.next_order.fetch_add(1, Ordering::Relaxed),
-            deadline: submit
-                .deadline_ms
-                .and_then(|ms| now.checked_add(Duration::from_millis(ms))),
-            machine,
-            request: Request { directive, params },
-            budget: &self.waiting_payload,
-        })))
-    }
-
     /// A payload of the bytes kind has arrived: the unit may run.
     pub(super) fn payload_complete(self: &Arc<Self>, unit: &Arc<Unit>) {
         let mut state = self.state.lock();
@@ -201,28 +139,6 @@ impl Pool {
         {
             self.make_ready(state, &unit);
         }
-    }
-
-    /// Sees that a thread comes for what is ready.
-    fn call_thread(self: &Arc<Self>, state: &mut State) {
-        if state.idle > 0 {
-            self.work.notify_one();
-        }
-        if state.ready.len() <= state.idle || state.threads >= self.settings.slots {
-            return;
-        }
-        if let Err(error) = self.start_thread(state) {
-            tracing::error!(threads = state.threads, %error, "can't start another worker thread");
-        }
-    }
-
-    fn start_thread(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
-        let pool = Arc::clone(self);
-        let name = format!("worker-{}", state.threads_started + 1);
-        thread::Builder::new().name(name).spawn(move || pool.work())?;
-        state.threads_started += 1;
-        state.threads += 1;
-        Ok(())
     }
 
     /// Ends a unit from the submitter's side. `false`: it had its end already.
@@ -349,177 +265,9 @@ impl Pool {
             self.load_changed.notify_waiters();
         }
     }
-
-    // The threads.
-
-    fn work(self: Arc<Self>) {
-        let mut next = self.take();
-        while let Some(unit) = next {
-            let verdict = run::run(&self, &unit);
-            next = self.turn(&unit, verdict);
-        }
-    }
-
-    /// Blocks until there is a unit to run; `None` once the pool is closed.
-    fn take(&self) -> Option<Arc<Unit>> {
-        let mut state = self.state.lock();
-        loop {
-            if let Some(unit) = self.take_ready(&mut state) {
-                return Some(unit);
-            }
-            if state.closed {
-                state.threads -= 1;
-                return None;
-            }
-            state.idle += 1;
-            self.work.wait(&mut state);
-            state.idle -= 1;
-        }
-    }
-
-    fn take_ready(&self, state: &mut State) -> Option<Arc<Unit>> {
-        let (_, unit) = state.ready.pop_first()?;
-        state.running += 1;
-        unit.phase.set(Phase::Running);
-        self.publish(state);
-        Some(unit)
-    }
-
-    /// A function has returned: its slot is free before its end is told. Answers with the thread's next unit;
-    /// `None` if the thread has to go.
-    fn turn(self: &Arc<Self>, unit: &Unit, verdict: Verdict) -> Option<Arc<Unit>> {
-        let mut state = self.state.lock();
-        let ended = unit.end(verdict.kind, verdict.message);
-        if let Some((kind, _)) = &ended {
-            state.counters.ended.add(*kind);
-        }
-        let replaced = unit.phase.get() == Phase::Abandoned;
-        if replaced {
-            state.abandoned -= 1;
-            self.abandon_overdue(&mut state, Instant::now());
-        } else {
-            state.running -= 1;
-            state.stopping.retain(|(_, stopping)| stopping.id != unit.id);
-            state.ledger.leave(unit.worker);
-            self.unreserve(&mut state, unit.worker);
-        }
-        state.forget(unit);
-        let next = if replaced {
-            None
-        } else {
-            self.take_ready(&mut state)
-        };
-        self.publish(&mut state);
-        drop(state);
-        if let Some((_, wakers)) = ended {
-            wakers.wake();
-        }
-        if replaced {
-            None
-        } else {
-            next.or_else(|| self.take())
-        }
-    }
-
-    // Functions that do not return.
-
-    /// A running unit has its end: its function has the settings' grace to return.
-    fn oversee(self: &Arc<Self>, state: &mut State, unit: &Arc<Unit>) {
-        unit.phase.set(Phase::Stopping);
-        let until = Instant::now() + self.settings.stop_grace;
-        state.stopping.push_back((until, Arc::clone(unit)));
-        if self.settings.stop_grace.is_zero() {
-            self.abandon_overdue(state, Instant::now());
-        } else if !state.overseen && !state.closed {
-            let pool = Arc::clone(self);
-            let started = thread::Builder::new()
-                .name("overseer".to_owned())
-                .spawn(move || pool.watch_stopping());
-            match started {
-                Ok(_) => state.overseen = true,
-                Err(error) => tracing::error!(%error, "can't start the thread that gives up stuck workers"),
-            }
-        }
-    }
-
-    /// The overseer's life: as long as a function has time left to return.
-    fn watch_stopping(self: Arc<Self>) {
-        let mut state = self.state.lock();
-        loop {
-            let now = Instant::now();
-            self.abandon_overdue(&mut state, now);
-            self.publish(&mut state);
-            let next = state.stopping.iter().map(|(at, _)| *at).find(|at| *at > now);
-            match next {
-                Some(at) if !state.closed => self.overdue.wait_until(&mut state, at),
-                _ => break,
-            };
-        }
-        state.overseen = false;
-    }
-
-    /// Gives up threads whose grace is over, as long as the limit allows; the others keep their slots.
-    fn abandon_overdue(self: &Arc<Self>, state: &mut State, now: Instant) {
-        while state.abandoned < self.settings.abandoned_limit
-            && let Some((at, unit)) = state.stopping.front()
-            && *at <= now
-        {
-            let unit = Arc::clone(unit);
-            if state.threads == 1
-                && let Err(error) = self.start_thread(state)
-            {
-                tracing::error!(%error, "can't replace the thread of a worker that does not stop");
-                return;
-            }
-            state.stopping.pop_front();
-            unit.phase.set(Phase::Abandoned);
-            state.running -= 1;
-            state.threads -= 1;
-            state.abandoned += 1;
-            state.counters.abandoned += 1;
-            state.ledger.leave(unit.worker);
-            tracing::warn!(unit = %unit.id, directive = unit.entry.directive, "gave up a worker that does not stop");
-            self.unreserve(state, unit.worker);
-            self.call_thread(state);
-        }
-    }
-}
-
-fn refused(kind: Kind, message: impl Into<String>) -> Refused {
-    Refused {
-        kind,
-        message: message.into(),
-    }
-}
-
-fn draining() -> Refused {
-    refused(
-        Kind::Draining,
-        "this node is shutting down: submit to another one",
-    )
 }
 
 impl State {
-    /// Takes the unit among the active ones, if it may be there.
-    fn enter(&mut self, unit: &Arc<Unit>, settings: &ExecSettings) -> Result<(), Refused> {
-        if self.draining || self.closed {
-            return Err(draining());
-        }
-        if self.active.contains_key(&unit.id) || self.ended.contains(unit.id) {
-            let message = format!("unit {} runs or has run here: use a new id", unit.id);
-            return Err(refused(Kind::Duplicate, message));
-        }
-        if !self.ledger.enter(unit.worker) {
-            let (slots, queue) = (settings.slots, settings.queue);
-            let message = format!(
-                "all {slots} slots are taken and the queue of {queue} is full: try again later, or another node"
-            );
-            return Err(refused(Kind::Busy, message));
-        }
-        self.active.insert(unit.id, Arc::clone(unit));
-        Ok(())
-    }
-
     /// A unit ended that no thread had taken.
     fn leave_waiting(&mut self, unit: &Unit) {
         self.ledger.leave(unit.worker);
@@ -540,21 +288,5 @@ impl State {
             queue_limit: settings.queue,
             abandoned: self.abandoned,
         }
-    }
-}
-
-impl Remembered {
-    fn contains(&self, id: UnitId) -> bool {
-        self.ids.contains(&id)
-    }
-
-    fn remember(&mut self, id: UnitId) {
-        if self.order.len() == REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.ids.remove(&oldest);
-        }
-        self.order.push_back(id);
-        self.ids.insert(id);
     }
 }

@@ -10,7 +10,7 @@ const LISTED: usize = 16;
 
 /// A directory of workers, sorted by directive.
 #[derive(Debug)]
-pub struct Registry {
+pub(crate) struct Registry {
     workers: Vec<Registered>,
 }
 
@@ -23,7 +23,7 @@ struct Registered {
 
 /// Why these workers can't be registered. Our configuration or code; the node must not start.
 #[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
+pub(crate) enum RegistryError {
     /// Two functions under one name.
     #[error("worker {directive} is registered twice, at {first} and at {second}: rename one of them")]
     Duplicate {
@@ -49,25 +49,25 @@ pub enum RegistryError {
 
 /// No worker of this name. The submitter's mistake; nothing was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unknown {
+pub(crate) struct Unknown {
     /// [`Kind::UnknownModule`] or [`Kind::UnknownFunction`].
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// One line that lists what there is.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// What to tell an operator whose program has no workers.
-pub const EMPTY_REMEDY: &str = "no workers are linked into this program; if a crate provides them, \
+pub(crate) const EMPTY_REMEDY: &str = "no workers are linked into this program; if a crate provides them, \
     name it in main.rs so that the linker keeps it: `use my_workers as _;`";
 
 impl Registry {
     /// All workers linked into this program.
-    pub fn collect() -> Result<Self, RegistryError> {
+    pub(crate) fn collect() -> Result<Self, RegistryError> {
         Self::from_entries(linked_workers())
     }
 
     /// These workers.
-    pub fn from_entries(
+    pub(crate) fn from_entries(
         entries: impl IntoIterator<Item = &'static WorkerEntry>,
     ) -> Result<Self, RegistryError> {
         let mut workers = entries
@@ -92,23 +92,13 @@ impl Registry {
     }
 
     /// Whether there is no worker at all; [`EMPTY_REMEDY`] says what to do about it.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.workers.is_empty()
     }
 
-    /// How many workers there are.
-    pub fn len(&self) -> usize {
-        self.workers.len()
-    }
-
     /// All workers, sorted by directive.
-    pub fn iter(&self) -> impl Iterator<Item = &'static WorkerEntry> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'static WorkerEntry> {
         self.workers.iter().map(|w| w.entry)
-    }
-
-    /// The worker of this name.
-    pub fn find(&self, directive: &Directive) -> Result<&'static WorkerEntry, Unknown> {
-        self.position(directive).map(|at| self.workers[at].entry)
     }
 
     /// Where the worker of this name stands in [`iter`](Self::iter).
@@ -118,12 +108,13 @@ impl Registry {
             .map_err(|_| self.unknown(directive))
     }
 
+    /// The worker at this position.
     pub(super) fn entry(&self, position: usize) -> &'static WorkerEntry {
         self.workers[position].entry
     }
 
     /// What this node tells the mesh about its workers.
-    pub fn advertisements(&self) -> Vec<WorkerAd> {
+    pub(crate) fn advertisements(&self) -> Vec<WorkerAd> {
         self.workers.iter().map(Registered::advertisement).collect()
     }
 
@@ -204,7 +195,8 @@ mod tests {
 
     fn find(registry: &Registry, directive: &str) -> Result<&'static str, Unknown> {
         let directive = Directive::parse(directive).unwrap();
-        registry.find(&directive).map(|found| found.directive)
+        let found = registry.position(&directive);
+        found.map(|position| registry.entry(position).directive)
     }
 
     #[test]

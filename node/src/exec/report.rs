@@ -4,27 +4,27 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use workmesh_proto::wire::unit::{Kind, Outcome};
+use workmesh_proto::wire::unit::Kind;
 use workmesh_proto::{NodeId, UnitId};
 
 /// How full the pool is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LoadFigures {
+pub(crate) struct LoadFigures {
     /// Units that can run at once.
-    pub slots: usize,
+    pub(crate) slots: usize,
     /// Units that occupy a slot.
-    pub running: usize,
+    pub(crate) running: usize,
     /// Units that wait for a slot, for their payload, or for their worker's own limit.
-    pub queued: usize,
+    pub(crate) queued: usize,
     /// How many units may wait while no slot can take them.
-    pub queue_limit: usize,
+    pub(crate) queue_limit: usize,
     /// Threads whose function was told to stop and has not returned; others have taken their place.
-    pub abandoned: usize,
+    pub(crate) abandoned: usize,
 }
 
 impl LoadFigures {
     /// The figures that other nodes hear.
-    pub fn advertised(&self) -> workmesh_proto::mesh::LoadFigures {
+    pub(crate) fn advertised(&self) -> workmesh_proto::mesh::LoadFigures {
         let count = |figure: usize| u32::try_from(figure).unwrap_or(u32::MAX);
         workmesh_proto::mesh::LoadFigures {
             slots: count(self.slots),
@@ -35,29 +35,29 @@ impl LoadFigures {
     }
 
     /// Whether no unit runs or waits.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.running + self.queued == 0
     }
 }
 
 /// One unit that has been admitted and is not gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ActiveUnit {
+pub(crate) struct ActiveUnit {
     /// Its id.
-    pub id: UnitId,
+    pub(crate) id: UnitId,
     /// `module:function`.
-    pub directive: &'static str,
+    pub(crate) directive: &'static str,
     /// Who submitted it.
-    pub sender: NodeId,
+    pub(crate) sender: NodeId,
     /// Where it is.
-    pub state: ActiveState,
+    pub(crate) state: ActiveState,
     /// Since admission.
-    pub age: Duration,
+    pub(crate) age: Duration,
 }
 
 /// Where an active unit is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ActiveState {
+pub(crate) enum ActiveState {
     /// Waits for a slot, for its payload, or for its worker's own limit.
     Queued,
     /// Its function runs.
@@ -70,7 +70,7 @@ pub enum ActiveState {
 
 impl ActiveState {
     /// The name in output.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
             Self::Running => "running",
@@ -88,26 +88,26 @@ impl fmt::Display for ActiveState {
 
 /// Totals since the executor's start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub(crate) struct Counters {
     /// Units admitted.
-    pub accepted: u64,
+    pub(crate) accepted: u64,
     /// Units refused, by kind.
-    pub refused: KindCounts,
+    pub(crate) refused: KindCounts,
     /// Units ended, by kind.
-    pub ended: KindCounts,
+    pub(crate) ended: KindCounts,
     /// Threads given up.
-    pub abandoned: u64,
+    pub(crate) abandoned: u64,
     /// Payload bytes taken in.
-    pub payload_bytes: u64,
+    pub(crate) payload_bytes: u64,
     /// Response bytes handed out by workers.
-    pub response_bytes: u64,
+    pub(crate) response_bytes: u64,
     /// Payload bytes written to temporary files.
-    pub spool_bytes: u64,
+    pub(crate) spool_bytes: u64,
 }
 
 /// A count for each kind that has occurred.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KindCounts {
+pub(crate) struct KindCounts {
     counts: Vec<(Kind, u64)>,
 }
 
@@ -119,30 +119,19 @@ impl KindCounts {
         }
     }
 
-    /// The count of one kind.
-    pub fn of(&self, kind: Kind) -> u64 {
-        self.iter()
-            .filter(|(k, _)| *k == kind)
-            .map(|(_, count)| count)
-            .sum()
-    }
-
-    /// The count of all kinds of an outcome.
-    pub fn of_outcome(&self, outcome: Outcome) -> u64 {
-        self.iter()
-            .filter(|(kind, _)| kind.outcome() == outcome)
-            .map(|(_, count)| count)
-            .sum()
-    }
-
-    /// The count of all kinds.
-    pub fn total(&self) -> u64 {
-        self.iter().map(|(_, count)| count).sum()
-    }
-
     /// Each kind that has occurred, in order of first occurrence.
-    pub fn iter(&self) -> impl Iterator<Item = (Kind, u64)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Kind, u64)> {
         self.counts.iter().copied()
+    }
+}
+
+impl fmt::Display for KindCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, (kind, count)) in self.iter().enumerate() {
+            let separator = if position == 0 { "" } else { " " };
+            write!(f, "{separator}{kind}={count}")?;
+        }
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use worker_api::{Buffer, Context, ContextParts, Payload, PayloadFile, PayloadKind, Responder};
+use worker_api::{Buffer, Context, ContextParts, Error, Payload, PayloadFile, PayloadKind, Responder};
 use workmesh_proto::wire::unit::Kind;
 
 use super::output::Sink;
@@ -82,7 +82,7 @@ fn call(pool: &Arc<Pool>, unit: &Arc<Unit>, request: Request, payload: Payload) 
     }));
     match returned {
         Ok(Ok(())) => Verdict::new(Kind::Ok, ""),
-        Ok(Err(error)) => Verdict::new(Kind::WorkerError, one_line(&error.to_string())),
+        Ok(Err(error)) => Verdict::new(Kind::WorkerError, error.to_string()),
         Err(panic) => {
             let message = panic_text(&*panic);
             tracing::error!(unit = %unit.id, directive = unit.entry.directive, "worker panicked: {message}");
@@ -93,14 +93,11 @@ fn call(pool: &Arc<Pool>, unit: &Arc<Unit>, request: Request, payload: Payload) 
     }
 }
 
+/// What the function panicked with, made one bounded line as an error's text is.
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = match panic.downcast_ref::<String>() {
         Some(text) => Some(text.as_str()),
         None => panic.downcast_ref::<&str>().copied(),
     };
-    text.map_or_else(|| "the worker panicked".to_owned(), one_line)
-}
-
-fn one_line(text: &str) -> String {
-    text.replace(['\r', '\n'], " ")
+    Error::msg(text.unwrap_or("the worker panicked")).to_string()
 }

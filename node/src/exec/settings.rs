@@ -9,34 +9,34 @@ use workmesh_proto::NodeId;
 
 /// An executor's limits and places.
 #[derive(Clone, Debug)]
-pub struct ExecSettings {
+pub(crate) struct ExecSettings {
     /// The node that runs the units.
-    pub node: NodeId,
+    pub(crate) node: NodeId,
     /// Units that run at once; at least 1.
-    pub slots: usize,
+    pub(crate) slots: usize,
     /// Units that may wait while no slot can take them.
-    pub queue: usize,
+    pub(crate) queue: usize,
     /// The largest payload of the bytes kind, in bytes.
-    pub max_bytes_payload: u64,
+    pub(crate) max_bytes_payload: u64,
     /// All payloads of the bytes kind together that wait for their units to run, in bytes.
-    pub max_waiting_payload: u64,
+    pub(crate) max_waiting_payload: u64,
     /// The largest payload of the file kind, in bytes.
-    pub max_file_payload: u64,
+    pub(crate) max_file_payload: u64,
     /// How long a payload may bring nothing although there is room for it.
-    pub payload_idle: Duration,
+    pub(crate) payload_idle: Duration,
     /// How long a function that was told to stop keeps its slot.
-    pub stop_grace: Duration,
+    pub(crate) stop_grace: Duration,
     /// Threads that may be stuck in functions that do not return, beside those that hold a slot.
-    pub abandoned_limit: usize,
+    pub(crate) abandoned_limit: usize,
     /// The folder for payloads of the file kind; this executor's alone.
-    pub spool_dir: PathBuf,
+    pub(crate) spool_dir: PathBuf,
     /// The tables `[workers.<module>]` of the configuration, by module.
-    pub worker_config: BTreeMap<String, serde_json::Value>,
+    pub(crate) worker_config: BTreeMap<String, serde_json::Value>,
 }
 
 impl ExecSettings {
     /// The settings of a node that was not told otherwise, with this many slots.
-    pub fn new(node: NodeId, slots: usize, spool_dir: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(node: NodeId, slots: usize, spool_dir: impl Into<PathBuf>) -> Self {
         Self {
             node,
             slots,
@@ -53,7 +53,7 @@ impl ExecSettings {
     }
 
     /// The largest payload that this worker takes here, in bytes.
-    pub fn payload_limit(&self, entry: &WorkerEntry) -> u64 {
+    pub(crate) fn payload_limit(&self, entry: &WorkerEntry) -> u64 {
         let own = entry.limits.max_payload_bytes.unwrap_or(u64::MAX);
         match entry.kind {
             PayloadKind::Bytes => own.min(self.max_bytes_payload),

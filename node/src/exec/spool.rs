@@ -17,7 +17,7 @@ const LOCK: &str = "lock";
 
 /// Why the folder can't be used. Our configuration; the node must not start.
 #[derive(Debug, thiserror::Error)]
-pub enum SpoolError {
+pub(crate) enum SpoolError {
     /// It can't be made, read or cleaned.
     #[error("spool folder {}: {source}", path.display())]
     Io {

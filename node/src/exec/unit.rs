@@ -258,7 +258,7 @@ impl Unit {
 
     /// The error of a worker's read once the unit has ended.
     pub(super) fn stopped(&self) -> io::Error {
-        io::Error::other(self.stop_reason().as_str())
+        io::Error::other(self.stop_reason())
     }
 
     /// Blocks the worker's thread until something has changed. `false`: `until` has passed.

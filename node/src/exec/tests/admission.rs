@@ -14,7 +14,7 @@ fn pool_of_two_and_queue_of_three_refuse_the_sixth_unit_at_once() {
     let load = rig.executor.load();
     assert_eq!((load.running, load.queued), (2, 3));
     assert!(waiting.iter().all(|(gate, ..)| gate.is_silent()));
-    assert_eq!(rig.executor.counters().refused.of(Kind::Busy), 1);
+    assert_eq!(count(&rig.executor.counters().refused, Kind::Busy), 1);
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ fn each_wrong_directive_has_its_own_kind() {
         Kind::UnknownFunction,
     ];
     assert_eq!(kinds, expected);
-    assert_eq!(rig.executor.counters().refused.total(), 5);
+    assert_eq!(total(&rig.executor.counters().refused), 5);
     assert_eq!(rig.executor.load().queued, 0);
 }
 
@@ -108,7 +108,7 @@ async fn an_id_that_runs_or_has_run_is_refused() {
     admitted.payload.finish();
     end_of(&mut admitted.output).await;
     assert_eq!(rig.refusal(&unit), Kind::Duplicate);
-    assert_eq!(rig.executor.counters().ended.total(), 1);
+    assert_eq!(total(&rig.executor.counters().ended), 1);
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn ended_ids_are_remembered_up_to_the_limit() {
     let rig = rig(1, 1);
     let oldest = submit("noop:run");
     rig.run(&oldest, b"").await;
-    for _ in 1..pool::REMEMBERED {
+    for _ in 1..remembered::REMEMBERED {
         rig.run(&submit("noop:run"), b"").await;
     }
     assert_eq!(rig.refusal(&oldest), Kind::Duplicate);

@@ -13,7 +13,7 @@ async fn a_unit_that_returns_has_succeeded() {
     assert_eq!((eof.responses, eof.bytes), (1, 5));
     assert_ne!(eof.digest, EMPTY_DIGEST);
     let counters = rig.executor.counters();
-    assert_eq!(counters.ended.of_outcome(Outcome::Succeeded), 1);
+    assert_eq!(count(&counters.ended, Kind::Ok), 1);
     assert_eq!((counters.payload_bytes, counters.response_bytes), (5, 5));
 }
 
@@ -30,7 +30,7 @@ async fn a_workers_error_is_told_on_one_line() {
     let eof = rig.run(&submit("fail:error"), b"").await.eof;
     assert_eq!(
         (eof.kind, eof.message.as_str()),
-        (Kind::WorkerError, "no such row")
+        (Kind::WorkerError, r"no\nsuch row")
     );
     assert_eq!(eof.outcome, Outcome::Failed);
 }
@@ -41,7 +41,7 @@ async fn a_panic_is_told_and_the_thread_lives_on() {
     let eof = rig.run(&submit("fail:panic"), b"").await.eof;
     assert_eq!(
         (eof.kind, eof.message.as_str()),
-        (Kind::Panic, "index 7 is out of range")
+        (Kind::Panic, r"index 7\nis out of range")
     );
     assert_eq!(rig.run(&submit("noop:run"), b"").await.eof.kind, Kind::Ok);
 }
@@ -101,7 +101,7 @@ async fn dropping_the_output_cancels_the_unit() {
     drop(output);
     assert!(!cancel.cancel());
     rig.idle().await;
-    assert_eq!(rig.executor.counters().ended.of(Kind::Cancelled), 1);
+    assert_eq!(count(&rig.executor.counters().ended, Kind::Cancelled), 1);
 }
 
 #[tokio::test]
@@ -164,7 +164,7 @@ async fn nothing_follows_the_end() {
     assert!(batch.is_empty());
     assert!(!admitted.cancel.cancel());
     drop(admitted.output);
-    assert_eq!(rig.executor.counters().ended.total(), 1);
+    assert_eq!(total(&rig.executor.counters().ended), 1);
 }
 
 #[tokio::test]
@@ -217,7 +217,7 @@ async fn ten_thousand_quick_units_leave_nothing_behind() {
                 let kind =
                     ["echo:bytes", "echo:buffer", "echo:file"][usize::from(i % 20 == 0) * (1 + round % 2)];
                 let mut admitted = rig.admit(&submit(kind)).unwrap();
-                admitted.payload.push_now(Bytes::from_static(b"payload")).unwrap();
+                push_now(&mut admitted.payload, &b"payload"[..]).unwrap().unwrap();
                 admitted.payload.finish();
                 admitted.output
             })
@@ -232,7 +232,10 @@ async fn ten_thousand_quick_units_leave_nothing_behind() {
     assert!(rig.executor.active().is_empty());
     assert_eq!(rig.payload_files(), 0);
     let counters = rig.executor.counters();
-    assert_eq!((counters.accepted, counters.ended.of(Kind::Ok)), (10_000, 10_000));
+    assert_eq!(
+        (counters.accepted, count(&counters.ended, Kind::Ok)),
+        (10_000, 10_000)
+    );
     let pool = Arc::downgrade(&rig.executor.owner.pool);
     drop(rig);
     while pool.strong_count() > 0 {

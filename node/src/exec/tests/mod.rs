@@ -12,11 +12,14 @@ use std::fs;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use tempfile::TempDir;
 use worker_api::Uuid;
 use workmesh_proto::wire::unit::{Eof, Kind, Refused, Submit};
 use workmesh_proto::{NodeId, UnitId};
 
+use super::payload::UnitEnded;
+use super::report::{ActiveState, KindCounts};
 use super::*;
 use workers::{Gate, Go};
 
@@ -59,6 +62,20 @@ fn submit(directive: &str) -> Submit {
         deadline_ms: None,
         trace: None,
     }
+}
+
+/// What has become of a piece by the time that a push would wait; `None`: it waits.
+fn push_now(feed: &mut PayloadFeed, piece: impl Into<Bytes>) -> Option<Result<(), UnitEnded>> {
+    feed.push(piece.into()).now_or_never()
+}
+
+fn count(counts: &KindCounts, kind: Kind) -> u64 {
+    let counts = counts.iter().find(|(k, _)| *k == kind);
+    counts.map_or(0, |(_, count)| count)
+}
+
+fn total(counts: &KindCounts) -> u64 {
+    counts.iter().map(|(_, count)| count).sum()
 }
 
 /// Responses and end of a unit.

@@ -66,9 +66,9 @@ fn the_first_byte_is_read_before_the_payload_is_complete() {
     let mut admitted = rig.admit(&submit).unwrap();
     gate.told();
     gate.go(Go::Return);
-    admitted.payload.push_now(Bytes::from_static(b"\x07")).unwrap();
+    push_now(&mut admitted.payload, &b"\x07"[..]).unwrap().unwrap();
     assert_eq!(gate.told(), "byte 7");
-    admitted.payload.push_now(Bytes::from_static(b"\x08")).unwrap();
+    push_now(&mut admitted.payload, &b"\x08"[..]).unwrap().unwrap();
     assert_eq!(gate.told(), "byte 8");
     admitted.payload.finish();
     assert_eq!(gate.told(), "end");
@@ -132,7 +132,7 @@ async fn a_payload_that_breaks_off_ends_the_unit() {
     let rig = rig(1, 1);
     for kind in KINDS {
         let mut admitted = rig.admit(&submit(kind)).unwrap();
-        admitted.payload.push_now(Bytes::from_static(b"12")).unwrap();
+        push_now(&mut admitted.payload, &b"12"[..]).unwrap().unwrap();
         drop(admitted.payload);
         let eof = end_of(&mut admitted.output).await.eof;
         assert_eq!(eof.kind, Kind::PayloadBroken, "{kind}");
@@ -162,13 +162,10 @@ fn a_full_pipe_takes_no_more_until_the_worker_reads() {
     gate.told();
     let piece = Bytes::from(vec![1; 64 * 1024]);
     let taken = (0..)
-        .take_while(|_| admitted.payload.push_now(piece.clone()).is_ok())
+        .take_while(|_| push_now(&mut admitted.payload, piece.clone()).is_some())
         .count();
     assert_eq!(taken * piece.len(), unit::PIPE_BYTES);
-    assert!(matches!(
-        admitted.payload.push_now(piece),
-        Err(PushError::Full(_))
-    ));
+    assert_eq!(push_now(&mut admitted.payload, piece), None);
 }
 
 #[tokio::test]
@@ -183,11 +180,8 @@ async fn a_unit_that_waits_takes_little_payload_until_it_runs() {
         ..
     } = rig.admit(&submit).unwrap();
     let piece = Bytes::from(vec![1; unit::QUEUED_PIPE_BYTES]);
-    payload.push_now(piece.clone()).unwrap();
-    assert!(matches!(
-        payload.push_now(Bytes::from_static(b"x")),
-        Err(PushError::Full(_))
-    ));
+    push_now(&mut payload, piece.clone()).unwrap().unwrap();
+    assert_eq!(push_now(&mut payload, Bytes::from_static(b"x")), None);
     let feed = async {
         payload.push(piece).await.unwrap();
         payload.finish();
@@ -201,12 +195,11 @@ async fn memory_for_waiting_payloads_is_limited_over_all_units() {
     let rig = rig_with(|settings| settings.max_waiting_payload = 10);
     let mut first = rig.admit(&submit("echo:bytes")).unwrap();
     let mut second = rig.admit(&submit("echo:bytes")).unwrap();
-    first.payload.push_now(Bytes::from_static(b"123456")).unwrap();
-    second.payload.push_now(Bytes::from_static(b"1234")).unwrap();
-    let past = second.payload.push_now(Bytes::from_static(b"5"));
-    assert!(matches!(past, Err(PushError::Ended)));
+    push_now(&mut first.payload, &b"123456"[..]).unwrap().unwrap();
+    push_now(&mut second.payload, &b"1234"[..]).unwrap().unwrap();
+    assert_eq!(push_now(&mut second.payload, &b"5"[..]), Some(Err(UnitEnded)));
     assert_eq!(end_of(&mut second.output).await.eof.kind, Kind::Busy);
-    first.payload.push_now(Bytes::from_static(b"7890")).unwrap();
+    push_now(&mut first.payload, &b"7890"[..]).unwrap().unwrap();
     first.payload.finish();
     assert_eq!(end_of(&mut first.output).await.eof.kind, Kind::Ok);
     for _ in 0..3 {
@@ -269,7 +262,7 @@ fn tiny_pieces_are_joined() {
     let rig = rig(1, 1);
     let mut admitted = rig.admit(&submit("echo:bytes")).unwrap();
     for _ in 0..100_000 {
-        admitted.payload.push_now(Bytes::from_static(b"x")).unwrap();
+        push_now(&mut admitted.payload, &b"x"[..]).unwrap().unwrap();
     }
     let (pieces, bytes) = admitted.cancel.unit.pipes().payload.take_all();
     assert_eq!(bytes, 100_000);
@@ -312,7 +305,7 @@ async fn the_payload_file_is_gone_after_a_cancel() {
 async fn a_cancel_while_the_file_is_written_removes_it() {
     let rig = rig(1, 1);
     let mut admitted = rig.admit(&submit("echo:file")).unwrap();
-    admitted.payload.push_now(Bytes::from_static(b"some")).unwrap();
+    push_now(&mut admitted.payload, &b"some"[..]).unwrap().unwrap();
     let mut load = rig.executor.load_changes();
     load.wait_for(|l| l.running == 1).await;
     admitted.cancel.cancel();

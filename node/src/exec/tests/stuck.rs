@@ -17,7 +17,7 @@ async fn a_stuck_worker_is_given_up_and_its_slot_is_free() {
     rig.idle().await;
     assert!(rig.executor.active().is_empty());
     assert_eq!(
-        rig.executor.counters().ended.total(),
+        total(&rig.executor.counters().ended),
         2,
         "its return is no second end"
     );

@@ -49,7 +49,7 @@ pub(super) fn all() -> Vec<&'static WorkerEntry> {
         entry_of("echo:buffer", PayloadKind::Buffer, free, echo),
         entry_of("echo:file", PayloadKind::File, free, echo),
         entry("fail:error", |_, _, _| Err(Error::msg("no\nsuch row"))),
-        entry("fail:panic", |_, _, _| panic!("index {} is out of range", 7)),
+        entry("fail:panic", |_, _, _| panic!("index {}\nis out of range", 7)),
         entry("fail:half", |_, _, out| {
             out.write_all(b"half")?;
             out.flush()?;
