@@ -18,6 +18,7 @@ mod cert;
 mod config;
 mod completions;
 mod connect;
+mod conversation;
 mod exit;
 mod output;
 mod payload;

@@ -2,35 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::future::Future;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use workmesh_proto::unit::OriginEvent;
-use workmesh_proto::wire::unit::{Eof, Kind, Submit};
+use workmesh_proto::wire::unit::{Kind, Submit};
 use workmesh_proto::{NodeId, UnitId};
 
 use super::connect::{Access, ConnectArgs};
+use super::conversation::{Conversation, Ended, Stopped};
 use super::exit::{self, Failure};
 use super::output::{Format, Output};
 use super::payload::Payload;
-use super::printer::{Event, Printer};
 use super::progress::Progress;
 use super::{text, value};
-use crate::control::client::{Client, UnitSender};
-
-/// How long the end of a unit is awaited whose responses nobody reads any more.
-const UNREAD_END: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -145,233 +133,9 @@ impl SubmitArgs {
     }
 }
 
-/// One unit, from its submission to its end.
-#[derive(Debug)]
-struct Conversation {
-    submit: Submit,
-    payload: Payload,
-    progress: Progress,
-    /// Taken when there is something to write for the first time.
-    output: Option<Output>,
-    /// The responses go to the terminal that would show the progress.
-    share_terminal: bool,
-}
-
-/// Why a unit was stopped from here.
-#[derive(Debug)]
-enum Stopped {
-    Interrupted,
-    OutputClosed,
-    Payload(io::Error),
-}
-
-/// How a unit ended, as seen from here.
-#[derive(Debug)]
-struct Ended {
-    unit: UnitId,
-    executor: Option<NodeId>,
-    chosen: bool,
-    eof: Eof,
-    stopped: Option<Stopped>,
-    written: io::Result<()>,
-}
-
-impl Conversation {
-    /// Holds the conversation: payload out, responses in, until the unit's one end. `sink` is opened when there is
-    /// something to write; `interrupt` stops the unit.
-    async fn hold<S, W>(
-        self,
-        client: Client<S>,
-        sink: impl FnOnce() -> io::Result<W>,
-        interrupt: impl Future<Output = ()>,
-    ) -> anyhow::Result<Ended>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-        W: io::Write + Send + 'static,
-    {
-        let Self {
-            submit,
-            payload,
-            progress,
-            mut output,
-            share_terminal,
-        } = self;
-        let writes_all = matches!(output, Some(Output::Json(_)));
-        let mut sink = Some(sink);
-        let (sender, mut receiver) = client.submit(&submit).await?;
-        let stop = CancellationToken::new();
-        let mut upload = pin!(upload(sender, payload, &stop, &progress));
-        let mut interrupt = pin!(interrupt);
-        let mut uploading = true;
-        let mut printer: Option<Printer> = None;
-        let mut waiting: Option<Event> = None;
-        let mut stopped: Option<Stopped> = None;
-        let mut executor = None;
-        let mut end: Option<Eof> = None;
-        let mut interrupted = false;
-        let mut unread_until: Option<Instant> = None;
-
-        while end.is_none() || waiting.is_some() {
-            if let (Some(_), None, Some(open)) = (&waiting, &printer, output.take()) {
-                let sink = sink.take().context("stdout was opened already")?;
-                printer = Some(Printer::start(open, sink().context("opening stdout")?)?);
-            }
-            tokio::select! {
-                event = receiver.next(), if waiting.is_none() && end.is_none() => {
-                    let event = event.with_context(|| format!("unit {}", submit.unit))?;
-                    waiting = match event {
-                        OriginEvent::Accepted(accepted) => {
-                            executor = Some(accepted.executor.clone());
-                            Some(Event::Accepted(submit.unit, accepted.executor))
-                        }
-                        OriginEvent::Piece(piece) => {
-                            progress.received(piece.data.len());
-                            Some(Event::Piece(piece))
-                        }
-                        OriginEvent::Refused(refused) => {
-                            end = Some(Eof::without_responses(refused.kind, refused.message));
-                            end.clone().map(Event::Eof)
-                        }
-                        OriginEvent::Eof(eof) => {
-                            end = Some(eof);
-                            end.clone().map(Event::Eof)
-                        }
-                    };
-                    waiting = waiting.filter(|event| {
-                        let written = writes_all || matches!(event, Event::Piece(_));
-                        written && (stopped.is_none() || writes_all) && unread_until.is_none()
-                    });
-                    if share_terminal && waiting.is_some() {
-                        progress.hide();
-                    }
-                }
-                room = room(printer.as_ref()), if waiting.is_some() => {
-                    match (room, waiting.take()) {
-                        (Some(room), Some(event)) => drop(room.send(event)),
-                        _ => {
-                            stopped.get_or_insert(Stopped::OutputClosed);
-                            unread_until = Some(Instant::now() + UNREAD_END);
-                            stop.cancel();
-                        }
-                    }
-                }
-                () = closed(printer.as_ref()), if unread_until.is_none() => {
-                    stopped.get_or_insert(Stopped::OutputClosed);
-                    unread_until = Some(Instant::now() + UNREAD_END);
-                    waiting = None;
-                    stop.cancel();
-                }
-                () = &mut interrupt, if !interrupted => {
-                    interrupted = true;
-                    stopped.get_or_insert(Stopped::Interrupted);
-                    waiting = waiting.filter(|_| writes_all);
-                    stop.cancel();
-                }
-                sent = &mut upload, if uploading => {
-                    uploading = false;
-                    if let Err(error) = sent {
-                        stopped.get_or_insert(Stopped::Payload(error));
-                    }
-                }
-                () = until(unread_until), if end.is_none() => {
-                    end = Some(Eof::without_responses(Kind::Cancelled, "its end did not arrive"));
-                }
-            }
-        }
-        progress.hide();
-        let written = match printer {
-            None => Ok(()),
-            Some(printer) => tokio::select! {
-                written = printer.finish() => written,
-                () = &mut interrupt, if !interrupted => {
-                    stopped.get_or_insert(Stopped::Interrupted);
-                    Ok(())
-                }
-            },
-        };
-        let eof = end.context("a conversation ends with an end")?;
-        Ok(Ended {
-            unit: submit.unit,
-            executor,
-            chosen: submit.to.is_some(),
-            eof,
-            stopped,
-            written,
-        })
-    }
-}
-
-/// Sends the payload, then waits for `stop` and sends a cancellation. Fails if the payload can't be read, having sent one.
-async fn upload<W: AsyncWrite + Unpin>(
-    mut sender: UnitSender<W>,
-    mut payload: Payload,
-    stop: &CancellationToken,
-    progress: &Progress,
-) -> io::Result<()> {
-    let sent = stop
-        .run_until_cancelled(send(&mut sender, &mut payload, progress))
-        .await;
-    let read = match sent {
-        Some(Ok(Sent::All)) => {
-            stop.cancelled().await;
-            Ok(())
-        }
-        // The other half of the conversation tells why.
-        Some(Ok(Sent::Stuck)) => return Ok(()),
-        Some(Err(error)) => Err(error),
-        None => Ok(()),
-    };
-    // A connection that takes no cancellation any more has its end on the other half.
-    let _ = sender.cancel().await;
-    read
-}
-
-/// How far a payload came.
-enum Sent {
-    All,
-    /// The connection takes no more.
-    Stuck,
-}
-
-async fn send<W: AsyncWrite + Unpin>(
-    sender: &mut UnitSender<W>,
-    payload: &mut Payload,
-    progress: &Progress,
-) -> io::Result<Sent> {
-    while let Some(piece) = payload.next().await? {
-        let length = piece.len();
-        if sender.payload(piece).await.is_err() {
-            return Ok(Sent::Stuck);
-        }
-        progress.sent(length);
-    }
-    Ok(sender.payload_end().await.map_or(Sent::Stuck, |()| Sent::All))
-}
-
-async fn room(printer: Option<&Printer>) -> Option<mpsc::Permit<'_, Event>> {
-    match printer {
-        Some(printer) => printer.room().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn closed(printer: Option<&Printer>) {
-    match printer {
-        Some(printer) => printer.closed().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
-    }
-}
-
 impl Ended {
     /// The exit status; an error is the line for stderr.
-    fn report(self) -> anyhow::Result<u8> {
+    pub(crate) fn report(self) -> anyhow::Result<u8> {
         let unit = self.unit;
         if let Err(error) = self.written {
             let gone = error.kind() == io::ErrorKind::BrokenPipe;
