@@ -99,31 +99,38 @@ impl Conversation {
         let mut stopped: Option<Stopped> = None;
         let mut executor = None;
         let mut end: Option<Eof> = None;
+        let mut broken: Option<anyhow::Error> = None;
         let mut interrupted = false;
         let mut unread_until: Option<Instant> = None;
 
-        while end.is_none() || waiting.is_some() {
-            if let (Some(_), None, Some(open)) = (&waiting, &printer, output.take()) {
-                let sink = sink.take().context("stdout was opened already")?;
-                printer = Some(Printer::start(open, sink().context("opening stdout")?)?);
+        while broken.is_none() && (end.is_none() || waiting.is_some()) {
+            if waiting.is_some() && printer.is_none() {
+                let (output, sink) = output
+                    .take()
+                    .zip(sink.take())
+                    .context("the output is started once")?;
+                printer = Some(Printer::start(output, sink().context("opening stdout")?)?);
             }
             tokio::select! {
                 event = receiver.next(), if waiting.is_none() && end.is_none() => {
-                    let event = event.with_context(|| format!("unit {}", submit.unit))?;
                     waiting = match event {
-                        OriginEvent::Accepted(accepted) => {
+                        Err(error) => {
+                            broken = Some(anyhow::Error::from(error).context(format!("unit {}", submit.unit)));
+                            None
+                        }
+                        Ok(OriginEvent::Accepted(accepted)) => {
                             executor = Some(accepted.executor.clone());
                             Some(Event::Accepted(submit.unit, accepted.executor))
                         }
-                        OriginEvent::Piece(piece) => {
+                        Ok(OriginEvent::Piece(piece)) => {
                             progress.received(piece.data.len());
                             Some(Event::Piece(piece))
                         }
-                        OriginEvent::Refused(refused) => {
+                        Ok(OriginEvent::Refused(refused)) => {
                             end = Some(Eof::without_responses(refused.kind, refused.message));
                             end.clone().map(Event::Eof)
                         }
-                        OriginEvent::Eof(eof) => {
+                        Ok(OriginEvent::Eof(eof)) => {
                             end = Some(eof);
                             end.clone().map(Event::Eof)
                         }
@@ -180,6 +187,9 @@ impl Conversation {
                 }
             },
         };
+        if let Some(broken) = broken {
+            return Err(broken);
+        }
         let eof = end.context("a conversation ends with an end")?;
         Ok(Ended {
             unit: submit.unit,
@@ -362,7 +372,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_unit_is_one_line_with_its_id_executor_and_kind() {
-        let (client, mut node) = pair(64);
+        let (client, mut node) = pair(4096);
         let (ended, written) = hold(conversation(None, Format::Raw), client, async {
             node.accept().await;
             node.respond(b"before", true).await;
@@ -379,7 +389,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_has_the_status_of_its_kind() {
-        let (client, mut node) = pair(64);
+        let (client, mut node) = pair(4096);
         let (ended, written) = hold(conversation(None, Format::Json), client, async {
             let refused = Refused {
                 kind: Kind::Busy,
@@ -404,7 +414,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_broken_connection_is_an_error_with_the_unit_and_never_a_success() {
-        let (client, mut node) = pair(64);
+        let (client, mut node) = pair(4096);
         let (ended, written) = hold(conversation(None, Format::Raw), client, async move {
             node.accept().await;
             node.respond(b"half", true).await;
@@ -421,7 +431,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_interrupt_cancels_the_unit_and_waits_for_its_end() {
-        let (client, mut node) = pair(64);
+        let (client, mut node) = pair(4096);
         let (interrupt, interrupted) = oneshot::channel();
         let talk = conversation(None, Format::Raw).hold(client, || Ok(Sink::default()), async {
             interrupted.await.unwrap();
@@ -464,7 +474,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_stdout_cancels_the_unit_without_a_word() {
-        let (client, mut node) = pair(64);
+        let (client, mut node) = pair(4096);
         let talk = conversation(None, Format::Raw).hold(client, || Ok(ClosedSink), std::future::pending());
         let (ended, ()) = tokio::join!(talk, async {
             node.accept().await;
