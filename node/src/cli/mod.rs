@@ -2,13 +2,16 @@
 //!
 //! Called by `main`. A verb asks a node over its control socket; it never looks into the node itself.
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::RunArgs;
 
@@ -43,7 +46,7 @@ First steps:
 
 /// A mesh of nodes that runs work where it can be run
 #[derive(Parser, Debug)]
-#[command(name = "node", version, after_help = EXAMPLES, max_term_width = 110, args_conflicts_with_subcommands = true)]
+#[command(name = "node", version, after_help = EXAMPLES, max_term_width = 110)]
 struct Cli {
     /// Where the node keeps its identity, state and control socket
     #[arg(
@@ -76,7 +79,7 @@ enum Verb {
 
 /// Parses the command line, runs the verb, and gives the exit status of the process.
 pub fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    match run(parse(std::env::args_os())) {
         Ok(status) => status,
         Err(error) => {
             if let Some(line) = exit::line(&error) {
@@ -84,6 +87,36 @@ pub fn main() -> ExitCode {
                 let _ = writeln!(anstream::stderr(), "{line}");
             }
             ExitCode::from(exit::of_error(&error))
+        }
+    }
+}
+
+/// Parses a command line; ends the process with a usage error, or with a help text that was asked for.
+fn parse(line: impl IntoIterator<Item = OsString>) -> Cli {
+    let mut command = Cli::command();
+    command
+        .try_get_matches_from_mut(line)
+        .and_then(|matches| {
+            check_places(&mut command, &matches)?;
+            Cli::from_arg_matches(&matches)
+        })
+        .unwrap_or_else(|error| error.exit())
+}
+
+/// Options that run a node may stand without a verb, but not before one that takes its own.
+fn check_places(command: &mut Command, matches: &ArgMatches) -> Result<(), clap::Error> {
+    let Some(verb) = matches.subcommand_name() else {
+        return Ok(());
+    };
+    let misplaced = command.get_arguments().find_map(|argument| {
+        let given = matches.value_source(argument.get_id().as_str()) == Some(ValueSource::CommandLine);
+        argument.get_long().filter(|_| given && !argument.is_global_set())
+    });
+    match misplaced {
+        None => Ok(()),
+        Some(long) => {
+            let text = format!("--{long} stands before the verb {verb}; write it after the verb");
+            Err(command.error(ErrorKind::ArgumentConflict, text))
         }
     }
 }
@@ -138,6 +171,23 @@ fn block_on<T>(verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn misplaced(line: &str) -> Option<String> {
+        let mut command = Cli::command();
+        let matches = command.try_get_matches_from_mut(line.split(' ')).unwrap();
+        let error = check_places(&mut command, &matches).err()?;
+        Some(error.to_string())
+    }
+
+    #[test]
+    fn the_data_directory_stands_anywhere_and_other_options_behind_their_verb() {
+        assert_eq!(misplaced("node --data-dir d ping b"), None);
+        assert_eq!(misplaced("node ping b --data-dir d"), None);
+        assert_eq!(misplaced("node --peers a:1 --data-dir d"), None);
+        assert_eq!(misplaced("node ping b --peers a:1"), None);
+        let error = misplaced("node --peers a:1 ping b").unwrap();
+        assert!(error.contains("--peers stands before the verb ping"), "{error}");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {
