@@ -1,1 +1,126 @@
-fn main() {}
+//! The comparator: the product and raw quinn doing the same exchanges, in turn within one run, over loopback processes.
+//!
+//! Driver: `rounds` raises each `subject`'s processes, `measure` loads them, `gates` judges, `report` prints.
+//! Roles: hidden verbs of this program, one a process, under `role`.
+
+mod accounting;
+mod floor;
+mod gates;
+mod identity;
+mod interrupt;
+mod measure;
+mod one_shot;
+mod process;
+mod protocol;
+mod reading;
+mod report;
+mod role;
+mod rounds;
+mod settings;
+mod subject;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+use crate::floor::Floor;
+use crate::measure::Extent;
+use crate::report::Draft;
+use crate::rounds::Plan;
+use crate::subject::Subject;
+
+/// Compares Workmesh with raw quinn doing the same exchanges in the same minutes
+#[derive(Debug, Parser)]
+#[command(name = "workmesh-bench", version, args_conflicts_with_subcommands = true)]
+struct Args {
+    #[command(subcommand)]
+    role: Option<Role>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    /// How often everything is measured
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
+    rounds: u8,
+    /// Relays between the ends, a list
+    #[arg(long, value_delimiter = ',', default_value = "0,1,3",
+          value_parser = clap::value_parser!(u8).range(0..=16))]
+    relays: Vec<u8>,
+    /// Milliseconds of a load of small exchanges
+    #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u64).range(10..=600_000))]
+    window_ms: u64,
+    /// Size of a transfer in MiB
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    bulk_mib: u64,
+    /// Print one JSON object, no tables
+    #[arg(long)]
+    json: bool,
+    /// Exit with status 1 unless every promise was measured and met
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    #[command(hide = true)]
+    FloorServer(role::floor_server::Args),
+    #[command(hide = true)]
+    FloorClient(role::floor_client::Args),
+    #[command(hide = true)]
+    UdpForwarder(role::udp_forwarder::Args),
+}
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    match args.role {
+        Some(Role::FloorServer(args)) => role::run(role::floor_server::run(args)),
+        Some(Role::FloorClient(args)) => role::run(role::floor_client::run(args)),
+        Some(Role::UdpForwarder(args)) => role::run(role::udp_forwarder::run(args)),
+        None => return drive(&args.run),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+fn drive(run: &Run) -> Result<ExitCode> {
+    let directory = tempfile::Builder::new()
+        .prefix("workmesh-bench-")
+        .tempdir()
+        .context("make the run's directory")?;
+    interrupt::watch(directory.path().to_owned())?;
+    let plan = plan(run);
+    let draft = Draft::begin(&plan)?;
+    let subjects: Vec<Box<dyn Subject>> = vec![Box::new(Floor::create(&directory)?)];
+    let readings = rounds::run(&subjects, &plan, report::progress)?;
+    let gates = gates::judge(&readings);
+    let report = draft.finish(readings, gates);
+    if run.json {
+        report.print_json()?;
+    } else {
+        report.print_tables();
+    }
+    Ok(if run.check && !report.all_met() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn plan(run: &Run) -> Plan {
+    const MIB: u64 = 1024 * 1024;
+    let window = Duration::from_millis(run.window_ms);
+    let bulk_bytes = run.bulk_mib * MIB;
+    Plan {
+        rounds: run.rounds.into(),
+        relays: run.relays.iter().map(|&relays| relays.into()).collect(),
+        extent: Extent {
+            window,
+            warm_up: window / 4,
+            bulk_bytes,
+            bulk_warm_up_bytes: bulk_bytes / 16,
+        },
+    }
+}
