@@ -32,6 +32,10 @@ const MAX_INCOMING_BYTES: u64 = 4 * 1024 * 1024;
 /// A session's shortest idle timeout: it has to outlive the detection of a dead relay and the change of route.
 const MIN_SESSION_IDLE: Duration = Duration::from_secs(20);
 
+/// What a path's round-trip time is taken for until it is measured: a lost first packet is sent again after three times
+/// this, and first packets are lost whenever the peer is just starting.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+
 const _: () = assert!(
     (MAX_DATAGRAM_BYTES as usize + HEADER_BYTES) * 10 <= 65_507,
     "a batch of ten wrapped segments must fit one system call, or the kernel drops the batch silently"
@@ -53,6 +57,7 @@ pub(super) fn endpoint_config(secret: [u8; 32]) -> EndpointConfig {
 pub(super) fn link_transport(detection: Duration) -> Result<Arc<TransportConfig>, LinkError> {
     let mut config = TransportConfig::default();
     config
+        .initial_rtt(INITIAL_RTT)
         .max_idle_timeout(Some(idle_timeout(detection)?))
         .keep_alive_interval(Some(detection / 4))
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
@@ -71,6 +76,7 @@ pub(super) fn session_transport(detection: Duration) -> Result<Arc<TransportConf
     discovery.upper_bound(MAX_DATAGRAM_BYTES - HEADER_BYTES as u16);
     let mut config = TransportConfig::default();
     config
+        .initial_rtt(INITIAL_RTT)
         .max_idle_timeout(Some(idle_timeout(idle)?))
         .keep_alive_interval(Some(idle / 4))
         .max_concurrent_bidi_streams(VarInt::from_u32(FIRST_STREAMS))
