@@ -19,6 +19,9 @@ mod run;
 mod init;
 mod cert;
 mod config;
+mod bench;
+mod demo;
+mod unit;
 mod completions;
 mod connect;
 mod conversation;
@@ -74,6 +77,8 @@ enum Verb {
     Trace(trace::TraceArgs),
     Status(status::StatusArgs),
     Workers(workers::WorkersArgs),
+    Bench(bench::BenchArgs),
+    Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -151,6 +156,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             args.connect.data_dir = data_dir;
             block_on(workers::run(args))
         }
+        Verb::Bench(mut args) => {
+            args.connect.data_dir = data_dir;
+            block_on(bench::run(args))
+        }
+        Verb::Demo(args) => block_on(demo::run(args)),
         Verb::Completions(args) => completions::run(&args, &mut Cli::command()),
     }
 }
