@@ -22,6 +22,8 @@ use super::{text, unit, value};
 
 /// The most units that may be under way at once.
 const MAX_CONCURRENCY: i64 = 4096;
+/// The longest latency that is told from longer ones, in microseconds.
+const MAX_LATENCY_US: u64 = 3600 * 1_000_000;
 /// The largest payload, in bytes.
 const MAX_SIZE: u64 = 1024 * 1024 * 1024;
 
@@ -139,7 +141,7 @@ struct Latency {
 async fn measure(args: &BenchArgs, access: &Rc<Access>) -> anyhow::Result<Measured> {
     let payload = Bytes::from(vec![b'x'; usize::try_from(args.size).context("--size")?]);
     let mut measured = Measured {
-        latency_us: Histogram::new(3).context("making a histogram")?,
+        latency_us: Histogram::new_with_bounds(1, MAX_LATENCY_US, 3).context("making a histogram")?,
         bytes: 0,
         failed: BTreeMap::new(),
         first_failure: None,
@@ -282,7 +284,7 @@ mod tests {
     #[test]
     fn failures_are_counted_by_kind_and_kept_out_of_the_latency() {
         let mut measured = Measured {
-            latency_us: Histogram::new(3).unwrap(),
+            latency_us: Histogram::new_with_bounds(1, MAX_LATENCY_US, 3).unwrap(),
             bytes: 0,
             failed: BTreeMap::new(),
             first_failure: None,
@@ -313,6 +315,8 @@ mod tests {
             (report.units, report.units_per_second, report.bytes_per_second),
             (2, 1.0, 100.0)
         );
+        let p99 = report.latency_ms.p99;
+        assert!((0.999..1.001).contains(&p99), "{p99}");
         assert_eq!(measured.first_failure.as_deref(), Some("busy: full"));
         let page = page(&report);
         assert!(page.contains("units       2 in all, 1 a second"), "{page}");
