@@ -145,7 +145,7 @@ impl Conversation {
                 }
                 room = room(printer.as_ref()), if waiting.is_some() => {
                     match (room, waiting.take()) {
-                        (Some(room), Some(event)) => drop(room.send(event)),
+                        (Some(room), Some(event)) => room.send(event),
                         _ => {
                             stopped.get_or_insert(Stopped::OutputClosed);
                             unread_until = Some(Instant::now() + UNREAD_END);

@@ -200,6 +200,29 @@ mod tests {
     }
 
     #[test]
+    fn every_verb_says_what_it_does_and_shows_examples() {
+        for verb in Cli::command().get_subcommands() {
+            let name = verb.get_name();
+            assert!(verb.get_about().is_some(), "{name} has no description");
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let shown = help.contains("Examples:\n  ") || verb.has_subcommands();
+            assert!(shown, "{name} has no examples");
+        }
+    }
+
+    #[test]
+    fn help_keeps_to_the_width_of_a_terminal() {
+        fn check(mut command: Command) {
+            let help = command.render_long_help().to_string();
+            for line in help.lines() {
+                assert!(line.chars().count() <= 120, "{}: {line:?}", command.get_name());
+            }
+            command.get_subcommands().cloned().for_each(check);
+        }
+        check(Cli::command());
+    }
+
+    #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
