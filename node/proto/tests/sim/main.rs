@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Seeds of a run without `SIM_SEEDS`.
-const SEEDS: u64 = if cfg!(debug_assertions) { 40 } else { 1000 };
+const SEEDS: u64 = if cfg!(debug_assertions) { 10 } else { 1000 };
 
 #[test]
 fn random_networks_come_to_rest_with_the_right_routes() {
