@@ -27,7 +27,7 @@ pub(crate) struct Plan {
     pub(crate) extent: Extent,
 }
 
-/// Carries out the plan. `progress` is told what comes next.
+/// Carries out the plan. `progress` is told what is up and comes next.
 pub(crate) fn run(
     subjects: &[Box<dyn Subject>],
     plan: &Plan,
@@ -36,8 +36,9 @@ pub(crate) fn run(
     let mut readings = Readings::default();
     for round in 1..=plan.rounds {
         for &relays in &plan.relays {
+            let mut lines = raise_all(subjects, Shape::Line { relays })?;
             progress(&format!("round {round} of {}: {relays} relays", plan.rounds));
-            run_line(subjects, relays, plan.extent, &mut readings)?;
+            load_lines(subjects, &mut lines, relays, plan.extent, &mut readings)?;
         }
         progress(&format!("round {round} of {}: memory and starts", plan.rounds));
         for subject in subjects {
@@ -49,15 +50,15 @@ pub(crate) fn run(
 }
 
 /// Every load of a line, each on one subject after the other while all of their processes are up.
-fn run_line(
+fn load_lines(
     subjects: &[Box<dyn Subject>],
+    lines: &mut [Running],
     relays: usize,
     extent: Extent,
     readings: &mut Readings,
 ) -> Result<()> {
-    let mut lines = raise_all(subjects, Shape::Line { relays })?;
     for load in loads() {
-        for (subject, running) in subjects.iter().zip(&mut lines) {
+        for (subject, running) in subjects.iter().zip(&mut *lines) {
             let handling = subject.handlings().first().copied().unwrap_or(Handling::Pool);
             let figures = match load {
                 Load::Exchange {

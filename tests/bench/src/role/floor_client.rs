@@ -46,7 +46,12 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let mut lines = super::stdin_lines();
     while let Some(line) = lines.next_line().await.context("read an order")? {
         let order = serde_json::from_str(&line).context("understand an order")?;
-        match obey(order, &connection, &mut held).await {
+        let outcome = tokio::select! {
+            outcome = obey(order, &connection, &mut held) => outcome,
+            // The driver says nothing before it has its answer, so this is its end.
+            _ = lines.next_line() => return Ok(()),
+        };
+        match outcome {
             Ok(answer) => super::say(&answer)?,
             Err(error) => {
                 super::say(&Answer::Failed {
