@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, Settings};
 use crate::control::ControlSocket;
+use crate::identity::Identity;
 use crate::node::{Node, NodeError};
 
 /// How long running units may take to end after a request to stop.
@@ -17,6 +18,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// the certificate.
 pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     init_logging(&settings)?;
+    Identity::load(&settings.data_dir)?;
     let socket = ControlSocket::bind(&settings.data_dir).await?;
     let mut node = Node::start(settings.clone()).await?;
     let report = node.status();

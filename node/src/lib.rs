@@ -1,14 +1,25 @@
 //! A Workmesh node as a library: a program of ten lines makes a node with its own workers.
+//!
+//! [`main`] is the whole command line, for a node with other workers than the ones that ship. [`Node`] is a node within
+//! another program: it joins the mesh with the identity of a data directory, and submits units from there.
 
-mod cli;
-pub mod config;
-pub mod control;
+mod node;
 mod daemon;
-mod exec;
+pub mod config;
 pub mod identity;
 mod link;
 mod mesh;
-mod node;
+mod exec;
 mod unit;
+pub mod control;
+mod cli;
 
+pub use bytes::Bytes;
 pub use cli::main;
+pub use config::Settings;
+pub use node::{Node, NodeError};
+pub use unit::{PayloadClosed, SubmittedUnit, UnitEvent, UnitEvents, UnitPayload, UnitRequest};
+pub use workmesh_proto::wire::items::Piece;
+pub use workmesh_proto::wire::query::Fault;
+pub use workmesh_proto::wire::unit::{Eof, Kind, Outcome};
+pub use workmesh_proto::{MeshName, NodeId, UnitId};

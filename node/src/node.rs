@@ -53,11 +53,11 @@ pub enum NodeError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// Two workers have one name.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
+    #[error("{0}")]
+    Registry(String),
     /// The pool.
-    #[error(transparent)]
-    Executor(#[from] ExecError),
+    #[error("{0}")]
+    Executor(String),
     /// The socket or TLS.
     #[error("{0}")]
     Endpoint(String),
@@ -81,6 +81,18 @@ pub enum NodeError {
         /// The id.
         node: NodeId,
     },
+}
+
+impl From<RegistryError> for NodeError {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(error.to_string())
+    }
+}
+
+impl From<ExecError> for NodeError {
+    fn from(error: ExecError) -> Self {
+        Self::Executor(error.to_string())
+    }
 }
 
 impl From<LinkError> for NodeError {

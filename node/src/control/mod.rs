@@ -9,5 +9,5 @@ mod status;
 #[cfg(test)]
 pub(crate) mod scripted;
 
-pub(crate) use server::{Control, ControlSocket, SocketError};
+pub(crate) use server::{Control, ControlSocket};
 pub(crate) use status::StatusSource;

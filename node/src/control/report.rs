@@ -2,6 +2,8 @@
 //!
 //! Filled in by the node, printed by the command line. Field names are part of the product's interface.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use workmesh_proto::{NodeId, UnitId};
@@ -78,6 +80,10 @@ pub struct StatusReport {
     pub pool: PoolReport,
     /// Frames passed on for other nodes.
     pub forwarded: ForwardedReport,
+    /// Sessions that are up.
+    pub sessions: usize,
+    /// Totals since the start: units by kind, bytes, frames, drops by reason, advertisements.
+    pub counters: BTreeMap<String, u64>,
     /// This node's certificate.
     pub certificate: CertificateReport,
 }

@@ -1,5 +1,6 @@
 //! Gathers what a node knows into its reports.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -11,7 +12,7 @@ use workmesh_proto::{MeshName, NodeId};
 use super::report::{
     CertificateReport, ForwardedReport, LinkReport, RouteReport, StatusReport, WorkerReport,
 };
-use crate::link::Endpoint;
+use crate::link::{DROPS, Endpoint};
 use crate::mesh::DialState;
 use crate::unit::{Units, pool_report};
 
@@ -56,10 +57,47 @@ impl StatusSource {
                 bytes: counters.bytes.get(),
                 dropped: counters.dropped_in_all(),
             },
+            sessions: self.units.sessions().count(),
+            counters: self.counters(),
             certificate: CertificateReport {
                 not_after: **self.not_after.load(),
             },
         }
+    }
+
+    fn counters(&self) -> BTreeMap<String, u64> {
+        let mut totals = BTreeMap::new();
+        let forward = self.endpoint.socket().counters();
+        totals.insert("forward.resent".to_owned(), forward.resent.get());
+        totals.extend(DROPS.map(|reason| {
+            (
+                format!("forward.dropped.{}", reason.name()),
+                forward.dropped(reason),
+            )
+        }));
+        let exec = self.units.executor.counters();
+        totals.insert("units.accepted".to_owned(), exec.accepted);
+        totals.extend(
+            exec.refused
+                .iter()
+                .map(|(kind, count)| (format!("units.refused.{kind}"), count)),
+        );
+        totals.extend(
+            exec.ended
+                .iter()
+                .map(|(kind, count)| (format!("units.ended.{kind}"), count)),
+        );
+        totals.insert("threads.abandoned".to_owned(), exec.abandoned);
+        totals.insert("payload.bytes".to_owned(), exec.payload_bytes);
+        totals.insert("payload.spooled_bytes".to_owned(), exec.spool_bytes);
+        totals.insert("response.bytes".to_owned(), exec.response_bytes);
+        let mesh = self.units.mesh.counters();
+        totals.insert("mesh.malformed".to_owned(), mesh.malformed);
+        totals.insert("mesh.stale".to_owned(), mesh.stale);
+        totals.insert("mesh.over_limit".to_owned(), mesh.over_limit);
+        totals.insert("mesh.digest_mismatches".to_owned(), mesh.digest_mismatches);
+        totals.insert("mesh.spf_runs".to_owned(), mesh.spf_runs);
+        totals
     }
 
     /// Links that are up, then neighbours that are being dialled.

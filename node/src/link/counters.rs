@@ -1,6 +1,9 @@
 //! What the socket has counted since the node started. Written by the socket alone, read by anyone.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 /// A number that only rises.
 #[derive(Debug, Default)]
@@ -41,6 +44,18 @@ pub(crate) const DROPS: [Drop; 5] = [
 ];
 
 impl Drop {
+    /// The reason's name among the counters.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::UnknownLink => "unknown_link",
+            Self::BadFrame => "bad_frame",
+            Self::HopLimit => "hop_limit",
+            Self::NoRoute => "no_route",
+            Self::QueueFull => "queue_full",
+        }
+    }
+
+    /// The reason as a log line says it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::UnknownLink => "forward frame from an address that is no live link",
@@ -62,11 +77,21 @@ pub(crate) struct ForwardCounters {
     /// Packets sent again after a change of route.
     pub(crate) resent: Counter,
     dropped: [Counter; DROPS.len()],
+    offenders: Mutex<[Option<SocketAddr>; DROPS.len()]>,
 }
 
 impl ForwardCounters {
-    pub(crate) fn drop_frames(&self, reason: Drop, frames: u64) {
+    /// Counts dropped frames; `from` is where they came from, if that was another node.
+    pub(crate) fn drop_frames(&self, reason: Drop, frames: u64, from: Option<SocketAddr>) {
         self.dropped[reason as usize].add(frames);
+        if from.is_some() {
+            self.offenders.lock()[reason as usize] = from;
+        }
+    }
+
+    /// Where the latest frame that was dropped for this reason came from.
+    pub(crate) fn offender(&self, reason: Drop) -> Option<SocketAddr> {
+        self.offenders.lock()[reason as usize]
     }
 
     pub(crate) fn dropped(&self, reason: Drop) -> u64 {

@@ -12,7 +12,7 @@ mod stream;
 mod table;
 mod tls;
 
-pub(crate) use counters::{DROPS, Drop, ForwardCounters};
+pub(crate) use counters::{DROPS, ForwardCounters};
 pub(crate) use endpoint::{
     Accepted, Endpoint, EndpointSettings, Handshake, LinkConnection, LinkHandle, SessionConnection,
 };

@@ -19,11 +19,14 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn push(&mut self, source: SocketAddr, ecn: Option<EcnCodepoint>, segment: &[u8]) {
-        if self.segments.len() < MAX_INBOX_SEGMENTS {
+    /// Takes a copy of a segment; false if there is no room.
+    pub(super) fn push(&mut self, source: SocketAddr, ecn: Option<EcnCodepoint>, segment: &[u8]) -> bool {
+        let fits = self.segments.len() < MAX_INBOX_SEGMENTS;
+        if fits {
             self.segments
                 .push_back((source, ecn, Bytes::copy_from_slice(segment)));
         }
+        fits
     }
 
     /// Fills the endpoint's buffers, one segment each; says how many.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -166,7 +167,7 @@ impl ForwardSocket {
     ) -> io::Result<()> {
         let Some(path) = state.table.path_to(node) else {
             self.counters
-                .drop_frames(Drop::NoRoute, batch.len().div_ceil(segment_bytes) as u64);
+                .drop_frames(Drop::NoRoute, batch.len().div_ceil(segment_bytes) as u64, None);
             return Ok(());
         };
         let header = ForwardHeader {
@@ -207,17 +208,11 @@ impl ForwardSocket {
         let mut at = 0;
         while at < meta.len {
             let end = meta.len.min(at + meta.stride);
-            match self.classify(state, meta.addr, &mut buffer[at..end]) {
+            let fits = match self.classify(state, meta.addr, &mut buffer[at..end]) {
                 Segment::Link => keep(state, &mut kept, buffer, at..end, mapped_address(meta.addr), meta),
                 Segment::Local(source) => {
-                    keep(
-                        state,
-                        &mut kept,
-                        buffer,
-                        at + HEADER_BYTES..end,
-                        virtual_address(source),
-                        meta,
-                    );
+                    let packet = at + HEADER_BYTES..end;
+                    keep(state, &mut kept, buffer, packet, virtual_address(source), meta)
                 }
                 Segment::Transit(next) => {
                     if !transit.joins(next, at, end - at) {
@@ -225,8 +220,12 @@ impl ForwardSocket {
                         transit = Transit::start(next, at, end - at);
                     }
                     transit.extend(end - at);
+                    true
                 }
-                Segment::Dropped => {}
+                Segment::Dropped => true,
+            };
+            if !fits {
+                self.counters.drop_frames(Drop::QueueFull, 1, None);
             }
             at = end;
             if !transit.is_at(at) {
@@ -244,27 +243,27 @@ impl ForwardSocket {
             return Segment::Link;
         }
         let Some(link) = state.table.link_at(&from) else {
-            return self.drop_one(Drop::UnknownLink);
+            return self.drop_one(Drop::UnknownLink, from);
         };
         let Ok(header) = ForwardHeader::open(&link.keys.receiving, segment) else {
-            return self.drop_one(Drop::BadFrame);
+            return self.drop_one(Drop::BadFrame, from);
         };
         if header.destination == self.node {
             return Segment::Local(header.source);
         }
         let Some(hops) = header.hops.checked_sub(1).filter(|hops| *hops > 0) else {
-            return self.drop_one(Drop::HopLimit);
+            return self.drop_one(Drop::HopLimit, from);
         };
         let Some(next) = state.table.path_to(header.destination) else {
-            return self.drop_one(Drop::NoRoute);
+            return self.drop_one(Drop::NoRoute, from);
         };
         let (head, packet) = segment.split_at_mut(HEADER_BYTES);
         head.copy_from_slice(&ForwardHeader { hops, ..header }.seal(&next.keys.sending, packet));
         Segment::Transit(next.address)
     }
 
-    fn drop_one(&self, reason: Drop) -> Segment {
-        self.counters.drop_frames(reason, 1);
+    fn drop_one(&self, reason: Drop, from: SocketAddr) -> Segment {
+        self.counters.drop_frames(reason, 1, Some(from));
         Segment::Dropped
     }
 
@@ -272,7 +271,6 @@ impl ForwardSocket {
     fn pass_on(&self, state: &mut State, transit: &Transit, buffer: &[u8], ecn: Option<EcnCodepoint>) {
         let Some(destination) = transit.next else { return };
         let contents = &buffer[transit.start..transit.end];
-        let frames = contents.len().div_ceil(transit.segment_bytes) as u64;
         let offload_segments = self.offload.max_gso_segments().clamp(1, MAX_BATCH_SEGMENTS);
         let batch_bytes = (offload_segments * transit.segment_bytes).min(MAX_BATCH_BYTES);
         let batch_bytes = (batch_bytes / transit.segment_bytes).max(1) * transit.segment_bytes;
@@ -290,15 +288,14 @@ impl ForwardSocket {
             } else {
                 false
             };
-            if !sent && !state.outbox.push(&transmit) {
-                self.counters.drop_frames(
-                    Drop::QueueFull,
-                    batch.len().div_ceil(transit.segment_bytes) as u64,
-                );
+            let frames = batch.len().div_ceil(transit.segment_bytes) as u64;
+            if sent || state.outbox.push(&transmit) {
+                self.counters.packets.add(frames);
+                self.counters.bytes.add(batch.len() as u64);
+            } else {
+                self.counters.drop_frames(Drop::QueueFull, frames, None);
             }
         }
-        self.counters.packets.add(frames);
-        self.counters.bytes.add(contents.len() as u64);
     }
 
     /// Sends what waits in the outbox; asks to be woken if the socket still blocks.
@@ -369,14 +366,15 @@ impl Transit {
 }
 
 /// Keeps a segment for the endpoint: at the start of its buffer if it continues the run there, else in the inbox.
+/// False if the inbox is full.
 fn keep(
     state: &mut State,
     kept: &mut Option<RecvMeta>,
     buffer: &mut [u8],
-    segment: std::ops::Range<usize>,
+    segment: Range<usize>,
     source: SocketAddr,
     received: &RecvMeta,
-) {
+) -> bool {
     let length = segment.len();
     match kept {
         None => {
@@ -393,10 +391,12 @@ fn keep(
                 dst_ip,
                 ..*received
             });
+            true
         }
         Some(run) if run.addr == source && run.len % run.stride == 0 && length <= run.stride => {
             buffer.copy_within(segment, run.len);
             run.len += length;
+            true
         }
         Some(_) => state.inbox.push(source, received.ecn, &buffer[segment]),
     }

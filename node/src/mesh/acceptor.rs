@@ -41,12 +41,9 @@ async fn accept_one(
     handshake: Handshake,
 ) {
     let peer = handshake.peer();
-    let accepted = match tokio::time::timeout(HANDSHAKE, endpoint.complete(handshake)).await {
-        Ok(accepted) => accepted,
-        Err(_) => {
-            debug!(peer, "handshake took too long");
-            return;
-        }
+    let Ok(accepted) = tokio::time::timeout(HANDSHAKE, endpoint.complete(handshake)).await else {
+        debug!(peer, "handshake took too long");
+        return;
     };
     match accepted {
         Ok(Accepted::Link(link)) => mesh.link_opened(*link, None).await,

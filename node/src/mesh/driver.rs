@@ -8,17 +8,18 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
-use workmesh_proto::mesh::{CloseReason, LoadFigures, Mesh, MeshConfig, Output, Reach, View};
+use workmesh_proto::mesh::{CloseReason, LoadFigures, Mesh, MeshConfig, MeshCounters, Output, Reach, View};
 use workmesh_proto::wire::frame::Frame;
 use workmesh_proto::{Cost, Incarnation, LinkId, NodeId};
 
+use super::drops::DropLog;
 use super::links::{self, MAX_QUEUED_FRAMES};
 use crate::link::{Endpoint, ForwardSocket, LinkConnection, LinkHandle, LinkKeys, plain_address};
 
 /// Events that may wait for the driver; links wait beyond that.
 const MAX_INPUTS: usize = 1024;
-/// How often links are asked whether their peer's address has changed.
-const ADDRESS_CHECK: Duration = Duration::from_secs(1);
+/// How often links are asked whether their peer's address has changed, and counters are looked at.
+const CHECK: Duration = Duration::from_secs(1);
 
 /// What reaches the driver.
 pub(super) enum Input {
@@ -62,6 +63,7 @@ pub(crate) struct MeshHandle {
     inputs: mpsc::Sender<Input>,
     view: watch::Receiver<Arc<View>>,
     links: Arc<Mutex<BTreeMap<LinkId, LinkState>>>,
+    counters: Arc<Mutex<MeshCounters>>,
 }
 
 impl MeshHandle {
@@ -84,6 +86,11 @@ impl MeshHandle {
     /// The links that are up.
     pub(crate) fn links(&self) -> Vec<LinkState> {
         self.links.lock().values().cloned().collect()
+    }
+
+    /// What the mesh machine has counted, up to a second ago.
+    pub(crate) fn counters(&self) -> MeshCounters {
+        self.counters.lock().clone()
     }
 
     /// Tells the mesh how full the pool is. A figure that finds the driver busy is left out: a fresher one follows.
@@ -134,6 +141,8 @@ pub(crate) struct Driver {
     shown: Arc<Mutex<BTreeMap<LinkId, LinkState>>>,
     links: HashMap<LinkId, LinkEntry>,
     next_link: u64,
+    drops: DropLog,
+    counters: Arc<Mutex<MeshCounters>>,
 }
 
 impl Driver {
@@ -142,30 +151,31 @@ impl Driver {
         let (sender, inputs) = mpsc::channel(MAX_INPUTS);
         let (view, watch) = watch::channel(mesh.view());
         let shown = Arc::new(Mutex::new(BTreeMap::new()));
+        let counters = Arc::new(Mutex::new(MeshCounters::default()));
         let handle = MeshHandle {
             inputs: sender.clone(),
             view: watch,
             links: shown.clone(),
+            counters: counters.clone(),
         };
-        let links = HashMap::new();
-        (
-            Self {
-                mesh,
-                endpoint,
-                inputs,
-                sender,
-                view,
-                shown,
-                links,
-                next_link: 1,
-            },
-            handle,
-        )
+        let driver = Self {
+            mesh,
+            endpoint,
+            inputs,
+            sender,
+            view,
+            shown,
+            links: HashMap::new(),
+            next_link: 1,
+            drops: DropLog::default(),
+            counters,
+        };
+        (driver, handle)
     }
 
     /// Runs until the mesh was left, or until an older node of the same id is found: then that node's life is given back.
     pub(crate) async fn run(mut self) -> Result<(), Incarnation> {
-        let mut address_check = tokio::time::interval(ADDRESS_CHECK);
+        let mut check = tokio::time::interval(CHECK);
         let mut leaving = None;
         loop {
             self.carry_out()?;
@@ -183,7 +193,7 @@ impl Driver {
                     None => return Ok(()),
                 },
                 () = sleep_until(timeout) => self.mesh.handle_timeout(Instant::now()),
-                _ = address_check.tick() => self.follow_addresses(),
+                _ = check.tick() => self.look_around(),
             }
         }
     }
@@ -270,7 +280,10 @@ impl Driver {
         self.endpoint.socket().remove_link(link);
         self.shown.lock().remove(&link);
         match reason {
-            CloseReason::Replaced | CloseReason::Restarted | CloseReason::Leaving => {
+            CloseReason::Replaced
+            | CloseReason::Restarted
+            | CloseReason::Leaving
+            | CloseReason::Goodbye(_) => {
                 info!(node = %entry.node, address = entry.label, %reason, "link closed");
             }
             _ => warn!(node = %entry.node, address = entry.label, %reason, "link closed"),
@@ -305,6 +318,13 @@ impl Driver {
         let socket: &ForwardSocket = self.endpoint.socket();
         socket.set_routes(next_hops.collect());
         self.view.send_replace(view);
+    }
+
+    fn look_around(&mut self) {
+        self.follow_addresses();
+        self.drops
+            .report(self.endpoint.socket().counters(), Instant::now());
+        *self.counters.lock() = self.mesh.counters().clone();
     }
 
     /// A peer behind address translation can move: forward frames are known by the address they come from.

@@ -6,9 +6,10 @@ mod dialer;
 mod driver;
 mod links;
 mod refusals;
+mod drops;
 mod sessions;
 
 pub(crate) use acceptor::accept_peers;
 pub(crate) use dialer::{DialState, Dialer};
-pub(crate) use driver::{Driver, LinkState, MeshHandle};
+pub(crate) use driver::{Driver, MeshHandle};
 pub(crate) use sessions::{Conversation, InUse, SessionError, Sessions};
