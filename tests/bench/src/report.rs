@@ -41,6 +41,7 @@ struct Settings {
     socket_buffer_bytes: usize,
     stream_window_bytes: u32,
     connection_window_bytes: u32,
+    send_window_bytes: u32,
     open_streams: u32,
 }
 
@@ -80,6 +81,7 @@ impl Draft {
                 socket_buffer_bytes: settings::SOCKET_BUFFER_BYTES,
                 stream_window_bytes: settings::STREAM_WINDOW_BYTES,
                 connection_window_bytes: settings::CONNECTION_WINDOW_BYTES,
+                send_window_bytes: settings::SEND_WINDOW_BYTES,
                 open_streams: settings::OPEN_STREAMS,
             },
         })

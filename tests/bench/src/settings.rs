@@ -25,8 +25,10 @@ pub(crate) const MTU_UPPER_BOUND_BYTES: u16 = 1452;
 /// Bytes a peer may send on one stream before it is read. What is under way stands before every small exchange on the same
 /// path: 8 MiB make one four to five times slower beside bulk, and bulk no faster.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 1_250_000;
-/// Bytes a peer may send on all streams of a connection before they are read, and bytes kept for sending.
+/// Bytes a peer may send on all streams of a connection before they are read.
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// Bytes of a connection that may be sent and not yet acknowledged.
+pub(crate) const SEND_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// Streams a peer may have open; each costs memory in advance on an idle connection.
 pub(crate) const OPEN_STREAMS: u32 = 512;
 
@@ -41,7 +43,7 @@ pub(crate) fn transport() -> Result<Arc<TransportConfig>> {
     transport
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
-        .send_window(u64::from(CONNECTION_WINDOW_BYTES))
+        .send_window(u64::from(SEND_WINDOW_BYTES))
         .max_concurrent_bidi_streams(VarInt::from_u32(OPEN_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .mtu_discovery_config(Some(discovery))
