@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::Mesh;
-use crate::id::LinkId;
+use crate::id::{LinkId, NodeId};
 use crate::lsdb::{LoadVerdict, Verdict};
 use crate::wire::frame::Frame;
 use crate::wire::link::{Digest, LinkFrame, Load, Lsa, Synced};
@@ -36,6 +36,7 @@ impl Mesh {
             Verdict::Stale(newer) => {
                 self.counters.stale += 1;
                 self.send(link, newer);
+                self.send_load(link, &lsa.origin);
             }
             Verdict::Full => self.counters.over_limit += 1,
         }
@@ -64,6 +65,15 @@ impl Mesh {
     pub(super) fn send_entry(&mut self, link: LinkId, lsa: &Lsa) {
         if let Some(entry) = self.lsdb.get(&lsa.origin) {
             let frame = entry.frame.clone();
+            self.send(link, frame);
+            self.send_load(link, &lsa.origin);
+        }
+    }
+
+    /// Sends the load that belongs to what is held of `origin`: a new life at the other end has displaced the old load.
+    fn send_load(&mut self, link: LinkId, origin: &NodeId) {
+        let load = self.lsdb.get(origin).and_then(|entry| entry.load.as_ref());
+        if let Some(frame) = load.map(|(_, frame)| frame.clone()) {
             self.send(link, frame);
         }
     }

@@ -107,7 +107,7 @@ impl Mesh {
     fn compute_routes(&mut self) -> (BTreeMap<NodeId, Arc<Member>>, Routes) {
         self.counters.spf_runs += 1;
         let paths = self.shortest_paths();
-        let gone_for = self.config.timings.digest_interval;
+        let gone_for = self.config.timings.settle;
         let back = self
             .lsdb
             .mark_reach(self.now, paths.iter().map(Option::is_some), gone_for);
