@@ -165,7 +165,7 @@ mod tests {
                 "routes":[{"node":"b","next_hop":"b","cost":10,"hops":1},
                           {"node":"z","next_hop":null,"cost":null,"hops":null}],
                 "workers":["echo:bytes","sys:info"],"pool":{"slots":8,"running":0,"queued":0,"queue_limit":64},
-                "forwarded":{"packets":1,"bytes":1536,"dropped":0},
+                "forwarded":{"packets":1,"bytes":1536,"dropped":0},"sessions":1,"counters":{},
                 "certificate":{"not_after":"2027-01-01T00:00:00Z"}}"#,
         )
         .unwrap()

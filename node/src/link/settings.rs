@@ -15,8 +15,9 @@ const MAX_DATAGRAM_BYTES: u16 = 1452;
 const MIN_DATAGRAM_BYTES: u16 = 1200;
 /// What the kernel is asked for on each side of the socket, in bytes.
 pub(super) const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
-/// Unread bytes of one stream.
-const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Unread bytes of one stream. As large as bulk needs on short paths and no larger: what a bulk stream has under way
+/// stands before every small unit that shares its path.
+const STREAM_WINDOW_BYTES: u32 = 768 * 1024;
 /// Unread bytes of one session, over all its streams: the most that a peer can make this node hold.
 const SESSION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// Unacknowledged bytes of one session.
