@@ -28,6 +28,8 @@ use crate::unit::{SubmittedUnit, UnitEvents, UnitRequest, Units};
 
 /// Bytes that a leaf's own control conversation may hold in each direction.
 const LEAF_PIPE_BYTES: usize = 256 * 1024;
+/// Loads are handed to the mesh at least this far apart: it floods them less often still.
+const LOAD_PAUSE: Duration = Duration::from_millis(50);
 /// How long leaving the mesh may take.
 const LEAVE: Duration = Duration::from_secs(1);
 
@@ -367,6 +369,7 @@ async fn tell_load(executor: Executor, mesh: MeshHandle) {
     let mut load = executor.load();
     loop {
         mesh.load(load.advertised());
+        tokio::time::sleep(LOAD_PAUSE).await;
         load = changes.changed().await;
     }
 }

@@ -29,11 +29,9 @@ impl RecentUnits {
         true
     }
 
-    /// Forgets a unit that was never offered to an executor.
+    /// Forgets a unit that no executor has taken: it may be submitted again.
     pub(super) fn remove(&mut self, unit: UnitId) {
-        if self.known.remove(&unit) {
-            self.order.retain(|known| *known != unit);
-        }
+        self.known.remove(&unit);
     }
 }
 
