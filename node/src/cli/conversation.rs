@@ -313,7 +313,7 @@ mod tests {
             submit: submit("echo:buffer"),
             payload: Payload::open(payload).unwrap(),
             progress: Progress::hidden(),
-            output: Some(Output::new(format, false)),
+            output: Some(Output::new(Some(format), false)),
             share_terminal: false,
         }
     }

@@ -32,6 +32,8 @@ pub(crate) enum Format {
 pub(crate) enum Output {
     /// Bytes, nothing added.
     Raw,
+    /// Bytes; a second response makes each response a line. The serial of the latest response.
+    Separate(u64),
     /// A new line after each response; with a guard for terminals.
     Lines(Option<TerminalGuard>),
     /// Objects, with the response that is under way.
@@ -66,8 +68,15 @@ enum Line<'a> {
 }
 
 impl Output {
-    /// An output of `format` to a sink that is a terminal or not.
-    pub(crate) fn new(format: Format, terminal: bool) -> Self {
+    /// An output of `format` to a sink that is a terminal or not. Without a format a terminal gets lines; anything else
+    /// gets a single response byte for byte, and several as lines: without a mark between them they could not be
+    /// told apart.
+    pub(crate) fn new(format: Option<Format>, terminal: bool) -> Self {
+        let format = match format {
+            Some(format) => format,
+            None if terminal => Format::Lines,
+            None => return Self::Separate(0),
+        };
         match format {
             Format::Raw => Self::Raw,
             Format::Lines => Self::Lines(terminal.then(TerminalGuard::default)),
@@ -84,7 +93,7 @@ impl Output {
     ) -> io::Result<()> {
         match self {
             Self::Json(_) => line(&Line::Accepted { unit, executor }, to),
-            Self::Raw | Self::Lines(_) => Ok(()),
+            Self::Raw | Self::Separate(_) | Self::Lines(_) => Ok(()),
         }
     }
 
@@ -92,6 +101,13 @@ impl Output {
     pub(crate) fn piece(&mut self, piece: &Piece, to: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Raw => to.write_all(&piece.data),
+            Self::Separate(latest) => {
+                if *latest > 0 && piece.serial != *latest {
+                    to.write_all(b"\n")?;
+                }
+                *latest = piece.serial;
+                to.write_all(&piece.data)
+            }
             Self::Lines(None) => {
                 to.write_all(&piece.data)?;
                 end_line(piece.last, to)
@@ -121,7 +137,8 @@ impl Output {
                 },
                 to,
             ),
-            Self::Raw | Self::Lines(_) => Ok(()),
+            Self::Separate(latest) if *latest > 1 => to.write_all(b"\n"),
+            Self::Raw | Self::Separate(_) | Self::Lines(_) => Ok(()),
         }
     }
 }
@@ -191,7 +208,7 @@ mod tests {
     }
 
     fn written(format: Format, terminal: bool, pieces: &[Piece]) -> Vec<u8> {
-        let mut output = Output::new(format, terminal);
+        let mut output = Output::new(Some(format), terminal);
         let mut out = Vec::new();
         for piece in pieces {
             output.piece(piece, &mut out).unwrap();
@@ -215,6 +232,33 @@ mod tests {
             piece(2, "", true),
         ];
         assert_eq!(written(Format::Raw, true, &pieces), all);
+    }
+
+    #[test]
+    fn without_a_format_one_response_is_raw_and_several_are_lines() {
+        let end = |responses| Eof {
+            responses,
+            ..Eof::without_responses(Kind::Ok, "")
+        };
+        let written = |pieces: &[Piece]| {
+            let (mut output, mut out) = (Output::new(None, false), Vec::new());
+            pieces
+                .iter()
+                .for_each(|piece| output.piece(piece, &mut out).unwrap());
+            output
+                .eof(&end(pieces.last().map_or(0, |p| p.serial)), &mut out)
+                .unwrap();
+            out
+        };
+        assert_eq!(written(&[]), b"");
+        assert_eq!(
+            written(&[piece(1, vec![0, 255], false), piece(1, "x", true)]),
+            [0, 255, b'x']
+        );
+        assert_eq!(
+            written(&[piece(1, "a", true), piece(2, "", true), piece(3, "c", true)]),
+            b"a\n\nc\n"
+        );
     }
 
     #[test]
@@ -275,7 +319,7 @@ mod tests {
 
     #[test]
     fn json_names_the_executor_and_the_end() {
-        let mut output = Output::new(Format::Json, false);
+        let mut output = Output::new(Some(Format::Json), false);
         let mut out = Vec::new();
         let unit = UnitId::parse("0199c3a4-7b6c-7d11-9c7e-0242ac120002").unwrap();
         output

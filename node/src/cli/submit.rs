@@ -29,11 +29,12 @@ Examples:
   node submit --directive sys:info --format json | jq -r 'select(.type == \"response\").data'
 
 Output:
-  raw    the bytes of all responses, nothing added (default where stdout is no terminal)
-  lines  a new line after each response (default on a terminal, where control characters are shown as \\x1b)
+  raw    the bytes of all responses, nothing added
+  lines  a new line after each response, and control characters shown as \\x1b where stdout is a terminal
   json   one object a line: {\"type\":\"accepted\",\"unit\",\"executor\"}, {\"type\":\"response\",\"serial\",\"data\"}
          with \"data_base64\" for what is not UTF-8, {\"type\":\"eof\",\"outcome\",\"kind\",\"message\",\"responses\",
          \"bytes\",\"duration_ms\"}; of a response above 1 MiB all lines but the last have \"partial\":true
+Without --format: lines on a terminal; elsewhere the raw bytes of a single response, and a line a response of several.
 
 Ctrl-C cancels the unit and waits for its end; a second Ctrl-C does not wait.
 A closed stdout cancels the unit too.";
@@ -72,9 +73,6 @@ pub(crate) async fn run(args: SubmitArgs) -> anyhow::Result<ExitCode> {
     let payload = Payload::open(args.payload.as_deref())?;
     submit.payload_bytes = payload.length;
     let terminal = io::stdout().is_terminal();
-    let format = args
-        .format
-        .unwrap_or(if terminal { Format::Lines } else { Format::Raw });
     let access = Access::open(&args.connect).await?;
     let client = access.connect().await?;
     let progress = Progress::new(payload.length);
@@ -82,7 +80,7 @@ pub(crate) async fn run(args: SubmitArgs) -> anyhow::Result<ExitCode> {
         submit,
         payload,
         progress,
-        output: Some(Output::new(format, terminal)),
+        output: Some(Output::new(args.format, terminal)),
         share_terminal: terminal,
     };
     let ended = conversation.hold(client, stdout, interrupt()).await;
