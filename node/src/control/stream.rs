@@ -7,8 +7,10 @@ use workmesh_proto::wire::codec::{self, CodecError};
 use workmesh_proto::wire::frame::{Frame, FrameError, FrameType, LAST_PIECE, encode_prefix};
 use workmesh_proto::wire::items::{Item, ItemReader, Piece};
 
-/// Bytes asked of the stream at once.
-const READ_BYTES: usize = 64 * 1024;
+/// Bytes asked of the stream at once: few while it is quiet, because each waiting unit holds them.
+const QUIET_READ_BYTES: usize = 512;
+/// Bytes asked at once of a stream that brings much.
+const BUSY_READ_BYTES: usize = 64 * 1024;
 
 /// Why a conversation ended before its time. The client's affair.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,7 @@ pub(super) struct ControlReader<R> {
     stream: R,
     items: ItemReader,
     buffer: BytesMut,
+    ask_bytes: usize,
 }
 
 impl<R: AsyncRead + Unpin> ControlReader<R> {
@@ -38,6 +41,7 @@ impl<R: AsyncRead + Unpin> ControlReader<R> {
             stream,
             items: ItemReader::new(),
             buffer: BytesMut::new(),
+            ask_bytes: QUIET_READ_BYTES,
         }
     }
 
@@ -52,8 +56,17 @@ impl<R: AsyncRead + Unpin> ControlReader<R> {
             if let Some(item) = self.items.next_item()? {
                 return Ok(Some(item));
             }
-            self.buffer.reserve(READ_BYTES);
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+            if self.buffer.capacity() < self.ask_bytes {
+                self.buffer = BytesMut::with_capacity(self.ask_bytes);
+            }
+            let room = self.buffer.capacity();
+            let read = self.stream.read_buf(&mut self.buffer).await?;
+            self.ask_bytes = if read == room {
+                BUSY_READ_BYTES
+            } else {
+                QUIET_READ_BYTES
+            };
+            if read == 0 {
                 return if self.items.is_empty() {
                     Ok(None)
                 } else {
