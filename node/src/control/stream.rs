@@ -56,12 +56,11 @@ impl<R: AsyncRead + Unpin> ControlReader<R> {
             if let Some(item) = self.items.next_item()? {
                 return Ok(Some(item));
             }
-            if self.buffer.capacity() < self.ask_bytes {
+            if self.buffer.capacity() != self.ask_bytes {
                 self.buffer = BytesMut::with_capacity(self.ask_bytes);
             }
-            let room = self.buffer.capacity();
             let read = self.stream.read_buf(&mut self.buffer).await?;
-            self.ask_bytes = if read == room {
+            self.ask_bytes = if read >= QUIET_READ_BYTES {
                 BUSY_READ_BYTES
             } else {
                 QUIET_READ_BYTES
