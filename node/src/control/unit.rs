@@ -154,8 +154,9 @@ where
         },
     );
     writer.flush().await?;
-    let payload = if complete { None } else { Some(payload) };
-    let up = carry_payload(payload, reader);
+    // Lives until the end: dropped before, the payload would break off, and a cancelled unit would end as broken.
+    let mut payload = if complete { None } else { Some(payload) };
+    let up = carry_payload(&mut payload, reader);
     tokio::pin!(up);
     let mut up_ended = false;
     loop {
@@ -188,16 +189,16 @@ enum Up {
 
 /// Passes the payload on; afterwards, and also when the unit takes no more, waits for a cancellation.
 async fn carry_payload<R: AsyncRead + Unpin>(
-    mut payload: Option<UnitPayload>,
+    payload: &mut Option<UnitPayload>,
     reader: &mut ControlReader<R>,
 ) -> Result<Up, StreamError> {
     loop {
         match reader.next().await? {
             Some(Item::Payload { data, .. }) => {
-                if let Some(open) = &mut payload
+                if let Some(open) = payload
                     && open.send(data).await.is_err()
                 {
-                    payload = None;
+                    *payload = None;
                 }
             }
             Some(Item::Frame(frame)) => match frame.frame_type() {
