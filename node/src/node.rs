@@ -30,6 +30,8 @@ use crate::unit::{SubmittedUnit, UnitEvents, UnitRequest, Units};
 const LEAF_PIPE_BYTES: usize = 256 * 1024;
 /// Loads are handed to the mesh at least this far apart: it floods them less often still.
 const LOAD_PAUSE: Duration = Duration::from_millis(50);
+/// How long the delivery of the last responses may take while the node stops.
+const DELIVER: Duration = Duration::from_secs(5);
 /// How long leaving the mesh may take.
 const LEAVE: Duration = Duration::from_secs(1);
 
@@ -308,6 +310,7 @@ impl Node {
                 "units did not end in time"
             );
         }
+        let _late = tokio::time::timeout(DELIVER, self.units.delivered()).await;
         let _late = tokio::time::timeout(LEAVE, self.units.mesh.leave()).await;
         self.endpoint.close().await;
         self.driver.abort();

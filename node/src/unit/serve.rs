@@ -102,12 +102,14 @@ async fn serve_unit(
     let receiving = receive_payload(payload, receiver);
     let sending = send_output(output, sender);
     tokio::pin!(receiving, sending);
-    let eof = tokio::select! {
+    let (eof, sender) = tokio::select! {
         biased;
         () = &mut receiving => sending.await?,
-        eof = &mut sending => eof?,
+        sent = &mut sending => sent?,
     };
     log_end(&submit, &peer, &eof);
+    // A node that stops leaves the mesh only after this: a unit that ran to its end is not lost on the last metres.
+    sender.finish_and_wait().await;
     Ok(())
 }
 
@@ -150,7 +152,11 @@ async fn receive_payload(mut feed: PayloadFeed, mut receiver: FrameReceiver) {
 }
 
 /// Sends what the unit puts out, up to its end. Dropped or failing, it drops the output: the unit is cancelled.
-async fn send_output(mut output: UnitOutput, mut sender: FrameSender) -> Result<Eof, LinkError> {
+/// Gives back the stream, still to be finished.
+async fn send_output(
+    mut output: UnitOutput,
+    mut sender: FrameSender,
+) -> Result<(Eof, FrameSender), LinkError> {
     let mut batch = VecDeque::new();
     // A short unit is over before the other ready tasks have had their turn: its acceptance then leaves with its end.
     tokio::task::yield_now().await;
@@ -170,8 +176,8 @@ async fn send_output(mut output: UnitOutput, mut sender: FrameSender) -> Result<
                 OutputItem::Piece { serial, data, last } => sender.put_response(serial, data, last),
                 OutputItem::Eof(eof) => {
                     sender.put(FrameType::Eof, &eof);
-                    sender.finish().await?;
-                    return Ok(eof);
+                    sender.flush().await?;
+                    return Ok((eof, sender));
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
 use workmesh_proto::NodeId;
 
 use super::placement::Outstanding;
@@ -26,6 +27,8 @@ pub(crate) struct Units {
     pub(super) outstanding: Arc<Outstanding>,
     pub(super) recent: Mutex<RecentUnits>,
     sessions: OnceLock<Arc<Sessions>>,
+    /// Conversations of peers, until their streams are delivered.
+    served: TaskTracker,
 }
 
 impl Units {
@@ -44,6 +47,7 @@ impl Units {
             outstanding: Arc::default(),
             recent: Mutex::default(),
             sessions: OnceLock::new(),
+            served: TaskTracker::new(),
         });
         let weak = Arc::downgrade(&units);
         let sessions = Sessions::new(
@@ -51,12 +55,19 @@ impl Units {
             mesh,
             Arc::new(move |conversation| {
                 if let Some(units) = weak.upgrade() {
-                    tokio::spawn(serve::serve(units, conversation));
+                    let serving = serve::serve(units.clone(), conversation);
+                    units.served.spawn(serving);
                 }
             }),
         );
         let _first = units.sessions.set(sessions);
         units
+    }
+
+    /// Waits until everything that peers have asked for is delivered to them.
+    pub(crate) async fn delivered(&self) {
+        self.served.close();
+        self.served.wait().await;
     }
 
     /// Its sessions.
