@@ -29,7 +29,16 @@ fn line() -> TestMesh {
 
 /// Submits a pattern of `length` bytes from A to D and gives what came back.
 fn submit_pattern(mesh: &TestMesh, directive: &str, length: u64) -> Vec<u8> {
-    let submit = ["submit", "--to", "D", "--directive", directive, "--format", "raw", "-"];
+    let submit = [
+        "submit",
+        "--to",
+        "D",
+        "--directive",
+        directive,
+        "--format",
+        "raw",
+        "-",
+    ];
     let mut unit = mesh.begin_with("A", &submit, &Stdin::Piped);
     let mut stdin = unit.take_stdin();
     let feeder = std::thread::spawn(move || std::io::copy(&mut Pattern::new(length), &mut stdin));
@@ -46,7 +55,16 @@ fn digest(mut source: impl Read) -> String {
 
 /// The same for what `echo` sends back, without keeping it.
 fn echoed_digest(mesh: &TestMesh, directive: &str, length: u64) -> String {
-    let submit = ["submit", "--to", "D", "--directive", directive, "--format", "raw", "-"];
+    let submit = [
+        "submit",
+        "--to",
+        "D",
+        "--directive",
+        directive,
+        "--format",
+        "raw",
+        "-",
+    ];
     let mut unit = mesh.begin_with("A", &submit, &Stdin::Piped);
     let mut stdin = unit.take_stdin();
     let feeder = std::thread::spawn(move || std::io::copy(&mut Pattern::new(length), &mut stdin));
@@ -77,7 +95,10 @@ fn payloads_of_every_kind_and_size_arrive_whole_in_bounded_memory() {
     let before = LINE.map(|id| Memory::of(mesh.node(id).pid()));
     let length = 2048 * MIB;
     let sent = std::thread::spawn(move || digest(Pattern::new(length)));
-    assert_eq!(submit_pattern(&mesh, "digest:blake3", length), sent.join().unwrap().as_bytes());
+    assert_eq!(
+        submit_pattern(&mesh, "digest:blake3", length),
+        sent.join().unwrap().as_bytes()
+    );
     for (id, memory) in LINE.iter().zip(before) {
         let growth = memory.growth_bytes();
         assert!(growth < MAX_GROWTH_BYTES, "{id} grew by {growth} bytes");
@@ -88,7 +109,16 @@ fn payloads_of_every_kind_and_size_arrive_whole_in_bounded_memory() {
 #[test]
 fn a_buffer_is_read_before_its_payload_has_arrived() {
     let mesh = line();
-    let submit = ["submit", "--to", "D", "--directive", "test:first_byte", "--format", "json", "-"];
+    let submit = [
+        "submit",
+        "--to",
+        "D",
+        "--directive",
+        "test:first_byte",
+        "--format",
+        "json",
+        "-",
+    ];
     let mut unit = mesh.begin_with("A", &submit, &Stdin::Piped);
     let mut stdin = unit.take_stdin();
     stdin.write_all(b"x").unwrap();
@@ -104,19 +134,45 @@ fn payload_files_are_gone_however_the_unit_ends() {
     let mesh = line();
     for (end, status) in [("return", 0), ("error", 1), ("panic", 1)] {
         let param = format!("end={end}");
-        let done = mesh.at("A", &["submit", "--to", "D", "--directive", "test:file", "--param", &param, "hello"]);
+        let done = mesh.at(
+            "A",
+            &[
+                "submit",
+                "--to",
+                "D",
+                "--directive",
+                "test:file",
+                "--param",
+                &param,
+                "hello",
+            ],
+        );
         assert_eq!((done.status, done.text()), (status, "5"), "{}", done.stderr);
         mesh.wait_until_spool_is_empty("D");
     }
 
-    let wait = ["submit", "--to", "D", "--directive", "test:file", "--param", "end=wait", "--format", "json", "hello"];
+    let wait = [
+        "submit",
+        "--to",
+        "D",
+        "--directive",
+        "test:file",
+        "--param",
+        "end=wait",
+        "--format",
+        "json",
+        "hello",
+    ];
     let mut unit = mesh.begin("A", &wait);
     assert_eq!(unit.next_object()["type"], "accepted");
     assert_eq!(unit.next_object()["data"], "5");
     let files = mesh.node("D").payload_files();
     assert_eq!(files.len(), 1, "{files:?}");
     use std::os::unix::fs::PermissionsExt as _;
-    assert_eq!(std::fs::metadata(&files[0]).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(&files[0]).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     unit.signal(Signal::INT);
     assert_eq!(unit.next_object()["kind"], "cancelled");
     unit.finish();
@@ -126,7 +182,18 @@ fn payload_files_are_gone_however_the_unit_ends() {
 #[test]
 fn payload_files_of_a_killed_node_are_gone_after_its_next_start() {
     let mut mesh = line();
-    let wait = ["submit", "--to", "D", "--directive", "test:file", "--param", "end=wait", "--format", "json", "hello"];
+    let wait = [
+        "submit",
+        "--to",
+        "D",
+        "--directive",
+        "test:file",
+        "--param",
+        "end=wait",
+        "--format",
+        "json",
+        "hello",
+    ];
     let mut unit = mesh.begin("A", &wait);
     assert_eq!(unit.next_object()["type"], "accepted");
     assert_eq!(unit.next_object()["data"], "5");
@@ -134,7 +201,9 @@ fn payload_files_of_a_killed_node_are_gone_after_its_next_start() {
     assert_eq!(mesh.node("D").payload_files().len(), 1);
     mesh.restart("D");
     assert!(mesh.node("D").payload_files().is_empty());
-    mesh.node("D").log().wait_for_event("removed payload files of an earlier run");
+    mesh.node("D")
+        .log()
+        .wait_for_event("removed payload files of an earlier run");
     assert_eq!(unit.next_object()["kind"], "node_lost");
     assert_eq!(unit.finish().status, 3);
 }
@@ -142,14 +211,33 @@ fn payload_files_of_a_killed_node_are_gone_after_its_next_start() {
 #[test]
 fn a_payload_that_breaks_off_is_no_end() {
     let mesh = line();
-    let submit = ["submit", "--to", "D", "--directive", "digest:blake3", "--format", "json", "-"];
+    let submit = [
+        "submit",
+        "--to",
+        "D",
+        "--directive",
+        "digest:blake3",
+        "--format",
+        "json",
+        "-",
+    ];
     let mut unit = mesh.begin_with("A", &submit, &Stdin::Piped);
     let mut stdin = unit.take_stdin();
     stdin.write_all(b"only a part").unwrap();
     assert_eq!(unit.next_object()["type"], "accepted");
     unit.signal(Signal::KILL);
     wait_until("D has no work", || {
-        mesh.ping("A", "D")["active_work"].as_array().is_some_and(Vec::is_empty)
+        mesh.ping("A", "D")["active_work"]
+            .as_array()
+            .is_some_and(Vec::is_empty)
     });
-    assert_eq!(mesh.at("A", &["submit", "--to", "D", "--directive", "text:upper", "alive"]).ok().text(), "ALIVE");
+    assert_eq!(
+        mesh.at(
+            "A",
+            &["submit", "--to", "D", "--directive", "text:upper", "alive"]
+        )
+        .ok()
+        .text(),
+        "ALIVE"
+    );
 }

@@ -45,7 +45,13 @@ impl Finished {
     /// Fails the test unless the status is 0.
     #[track_caller]
     pub fn ok(self) -> Self {
-        assert_eq!(self.status, 0, "{}\n{}", self.stderr, String::from_utf8_lossy(&self.stdout));
+        assert_eq!(
+            self.status,
+            0,
+            "{}\n{}",
+            self.stderr,
+            String::from_utf8_lossy(&self.stdout)
+        );
         self
     }
 }
@@ -88,7 +94,10 @@ impl Running {
         Self {
             pid: Pid::from_child(&child),
             stdin: child.stdin.take(),
-            stdout: child.stdout.take().map(|out| BufReader::with_capacity(256 * 1024, out)),
+            stdout: child
+                .stdout
+                .take()
+                .map(|out| BufReader::with_capacity(256 * 1024, out)),
             stderr,
             child: Arc::new(Mutex::new(child)),
             _watchdog: None,
@@ -162,14 +171,21 @@ impl Running {
             stderr: self.stderr.lines().join("\n"),
         };
         let killed = finished.status == 128 + Signal::KILL.as_raw();
-        assert!(!killed, "took longer than {LIMIT:?}, or was killed: {}", finished.stderr);
+        assert!(
+            !killed,
+            "took longer than {LIMIT:?}, or was killed: {}",
+            finished.stderr
+        );
         finished
     }
 
     /// Waits for the end and gives the status.
     pub(crate) fn wait(&self) -> i32 {
         // Leaves the process as it is, so that its id can't be another's while it may still be signalled.
-        let _ended = waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        let _ended = waitid(
+            WaitId::Pid(self.pid),
+            WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+        );
         self.stderr.wait_for_end();
         let status = lock(&self.child).wait().expect("a child can be waited for");
         use std::os::unix::process::ExitStatusExt as _;

@@ -46,7 +46,12 @@ impl Log {
 
     /// How many lines hold `text`.
     pub fn count(&self, text: &str) -> usize {
-        self.0.lock().lines.iter().filter(|line| line.contains(text)).count()
+        self.0
+            .lock()
+            .lines
+            .iter()
+            .filter(|line| line.contains(text))
+            .count()
     }
 
     /// Waits for a line that `wanted` accepts and gives what it makes of it; `None` once the source has ended
@@ -83,9 +88,13 @@ impl Log {
     /// # Panics
     /// When the process ends without one, or none comes within [`LIMIT`].
     pub fn wait_for_event(&self, message: &str) -> Value {
-        self.wait_for(message, |line| event(line, message)).unwrap_or_else(|| {
-            panic!("the process ended and never logged {message:?}:\n{}", self.lines().join("\n"))
-        })
+        self.wait_for(message, |line| event(line, message))
+            .unwrap_or_else(|| {
+                panic!(
+                    "the process ended and never logged {message:?}:\n{}",
+                    self.lines().join("\n")
+                )
+            })
     }
 
     /// Waits until the source has ended.

@@ -30,8 +30,8 @@ impl Memory {
 }
 
 fn field(pid: Pid, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_pid()))
-        .expect("the process runs");
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_pid())).expect("the process runs");
     let line = status.lines().find(|line| line.starts_with(name));
     let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
     kib.expect("the kernel gives this figure in KiB") * 1024

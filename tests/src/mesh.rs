@@ -120,7 +120,8 @@ impl TestMesh {
             dir: TempDir::with_prefix("workmesh-test-").expect("a temporary directory can be made"),
         };
         let ca = mesh.ca_dir();
-        mesh.command(&["init", "--mesh", name, "--id", "ca-host", "--data-dir", text(&ca)]).ok();
+        mesh.command(&["init", "--mesh", name, "--id", "ca-host", "--data-dir", text(&ca)])
+            .ok();
         mesh
     }
 
@@ -161,7 +162,17 @@ impl TestMesh {
     /// Makes an identity in a directory of its own.
     pub fn identity_in(&self, id: &str, dir: &Path) {
         let ca = self.ca_dir();
-        self.command(&["cert", "issue", "--id", id, "--out", text(dir), "--data-dir", text(&ca)]).ok();
+        self.command(&[
+            "cert",
+            "issue",
+            "--id",
+            id,
+            "--out",
+            text(dir),
+            "--data-dir",
+            text(&ca),
+        ])
+        .ok();
     }
 
     /// Starts a node and waits until it runs.
@@ -194,7 +205,9 @@ impl TestMesh {
     /// # Panics
     /// When there was none of this id.
     pub fn node(&self, id: &str) -> &NodeProcess {
-        self.nodes.get(id).unwrap_or_else(|| panic!("no node {id} was started"))
+        self.nodes
+            .get(id)
+            .unwrap_or_else(|| panic!("no node {id} was started"))
     }
 
     /// Runs a command at a node and waits for its end.
@@ -255,12 +268,19 @@ impl TestMesh {
 
     /// Waits until `from` has a way to `to`.
     pub fn wait_for_route(&self, from: &str, to: &str) {
-        wait_until(&format!("{from} has a route to {to}"), || self.next_hop(from, to).is_some());
+        wait_until(&format!("{from} has a route to {to}"), || {
+            self.next_hop(from, to).is_some()
+        });
     }
 
     /// Waits until every node that runs has a way to every other.
     pub fn wait_until_all_routes(&self) {
-        let running = || self.nodes.iter().filter(|(_, node)| !node.has_ended()).map(|(id, _)| id);
+        let running = || {
+            self.nodes
+                .iter()
+                .filter(|(_, node)| !node.has_ended())
+                .map(|(id, _)| id)
+        };
         for from in running() {
             for to in running().filter(|to| *to != from) {
                 self.wait_for_route(from, to);
@@ -271,7 +291,9 @@ impl TestMesh {
     /// Waits until no payload file lies in a node's spool.
     pub fn wait_until_spool_is_empty(&self, id: &str) {
         let data_dir = self.dir.path().join(id);
-        wait_until(&format!("the spool of {id} is empty"), || payload_files(&data_dir).is_empty());
+        wait_until(&format!("the spool of {id} is empty"), || {
+            payload_files(&data_dir).is_empty()
+        });
     }
 }
 
@@ -284,7 +306,11 @@ impl Drop for TestMesh {
             let lines = node.log().lines();
             let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
             let ended = if node.has_ended() { ", which has ended" } else { "" };
-            eprintln_log(&format!("log of {}{ended}:\n{}\n", node.spec().id, shown.join("\n")));
+            eprintln_log(&format!(
+                "log of {}{ended}:\n{}\n",
+                node.spec().id,
+                shown.join("\n")
+            ));
         }
     }
 }
@@ -302,7 +328,10 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the test harness shows it for a test that failed")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the test harness shows it for a test that failed"
+)]
 fn eprintln_log(text: &str) {
     eprintln!("{text}");
 }

@@ -11,7 +11,11 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// In continuous integration (`CI` is set), where partition tests have to run.
 #[expect(clippy::print_stderr, reason = "says why a test shows nothing")]
 pub fn may_make_namespaces() -> bool {
-    let name = format!("wm-probe-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let name = format!(
+        "wm-probe-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    );
     let made = try_ip(&["netns", "add", &name]).and_then(|()| try_ip(&["netns", "exec", &name, "true"]));
     let _gone = try_ip(&["netns", "del", &name]);
     let Err(reason) = made else { return true };
@@ -33,7 +37,11 @@ impl Namespaces {
     /// Makes a namespace for each host, with its loopback up.
     pub fn new(hosts: &[&str]) -> Self {
         remove_orphans();
-        let prefix = format!("wm-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let prefix = format!(
+            "wm-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let mut made = Self {
             prefix,
             hosts: Vec::new(),
@@ -68,12 +76,30 @@ impl Namespaces {
         };
         let (l, r) = (&cable.left, &cable.right);
         ip(&[
-            "link", "add", &l.device, "netns", &l.namespace, "type", "veth", "peer", "name", &r.device, "netns",
+            "link",
+            "add",
+            &l.device,
+            "netns",
+            &l.namespace,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            &r.device,
+            "netns",
             &r.namespace,
         ]);
         for end in [l, r] {
             let address = format!("{}/24", end.address);
-            ip(&["-n", &end.namespace, "address", "add", &address, "dev", &end.device]);
+            ip(&[
+                "-n",
+                &end.namespace,
+                "address",
+                "add",
+                &address,
+                "dev",
+                &end.device,
+            ]);
         }
         cable.mend();
         cable
@@ -122,7 +148,16 @@ impl Cable {
     /// Lets packets be treated as `netem` describes it, in both directions: `loss 100%` swallows all, unseen by the ends.
     pub fn impair(&self, netem: &str) {
         for end in [&self.left, &self.right] {
-            let mut args = vec!["-n", &end.namespace, "qdisc", "replace", "dev", &end.device, "root", "netem"];
+            let mut args = vec![
+                "-n",
+                &end.namespace,
+                "qdisc",
+                "replace",
+                "dev",
+                &end.device,
+                "root",
+                "netem",
+            ];
             args.extend(netem.split(' '));
             tool("tc", &args).expect("tc can impair a cable");
         }
@@ -131,8 +166,11 @@ impl Cable {
     /// Takes an impairment away.
     pub fn repair(&self) {
         for end in [&self.left, &self.right] {
-            tool("tc", &["-n", &end.namespace, "qdisc", "del", "dev", &end.device, "root"])
-                .expect("the cable was impaired");
+            tool(
+                "tc",
+                &["-n", &end.namespace, "qdisc", "del", "dev", &end.device, "root"],
+            )
+            .expect("the cable was impaired");
         }
     }
 
@@ -145,10 +183,14 @@ impl Cable {
 
 /// Removes the namespaces of test runs that were killed.
 fn remove_orphans() {
-    let Ok(names) = std::fs::read_dir("/run/netns") else { return };
+    let Ok(names) = std::fs::read_dir("/run/netns") else {
+        return;
+    };
     for name in names.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
         let owner = name.strip_prefix("wm-").and_then(|rest| rest.split('-').next());
-        let Some(owner) = owner.and_then(|pid| pid.parse::<u32>().ok()) else { continue };
+        let Some(owner) = owner.and_then(|pid| pid.parse::<u32>().ok()) else {
+            continue;
+        };
         if !std::path::Path::new(&format!("/proc/{owner}")).exists() {
             let _other_run_was_first = try_ip(&["netns", "del", &name]);
         }

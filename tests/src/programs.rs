@@ -32,7 +32,11 @@ fn find(variable: &str, package: &str, binary: &str) -> PathBuf {
     match std::env::var_os(variable) {
         Some(path) if !path.is_empty() => {
             let path = PathBuf::from(path);
-            assert!(path.is_file(), "{variable} names {}, which is no file", path.display());
+            assert!(
+                path.is_file(),
+                "{variable} names {}, which is no file",
+                path.display()
+            );
             path
         }
         _ => build(package, binary),
@@ -48,7 +52,15 @@ fn build(package: &str, binary: &str) -> PathBuf {
         .expect("a test binary lies in target/PROFILE/deps");
     let target_dir = profile_dir.parent().expect("a profile's folder lies in target");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--locked", "--package", package, "--bin", binary]);
+    cargo.args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--package",
+        package,
+        "--bin",
+        binary,
+    ]);
     if profile_dir.ends_with("release") {
         cargo.arg("--release");
     }

@@ -44,7 +44,9 @@ impl UdpProxy {
     pub fn start(listener: SocketAddr) -> Self {
         let socket = || {
             let socket = UdpSocket::bind("127.0.0.1:0").expect("the loopback has free ports");
-            socket.set_read_timeout(Some(LOOK)).expect("a timeout above zero is legal");
+            socket
+                .set_read_timeout(Some(LOOK))
+                .expect("a timeout above zero is legal");
             socket
         };
         let shared = Arc::new(Shared {
@@ -66,7 +68,10 @@ impl UdpProxy {
 
     /// The address to dial.
     pub fn address(&self) -> SocketAddr {
-        self.shared.front.local_addr().expect("a bound socket has an address")
+        self.shared
+            .front
+            .local_addr()
+            .expect("a bound socket has an address")
     }
 
     /// Datagrams that went this way and that `wanted` accepts, oldest first.

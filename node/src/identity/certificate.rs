@@ -64,6 +64,19 @@ pub fn describe_certificate(der: &[u8]) -> String {
     )
 }
 
+/// One line that tells a CA from others of the same name: its subject and the start of its fingerprint.
+pub fn describe_ca(der: &[u8]) -> String {
+    let Ok(certificate) = Certificate::parse(der, "peer") else {
+        return "no certificate".to_owned();
+    };
+    let fingerprint = certificate.fingerprint();
+    format!(
+        "{} ({})",
+        certificate.subject(),
+        &fingerprint[..fingerprint.len().min(16)]
+    )
+}
+
 /// A certificate with the place it came from.
 pub(super) struct Certificate<'a> {
     x509: X509Certificate<'a>,

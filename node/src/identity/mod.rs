@@ -28,7 +28,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use workmesh_proto::{MeshName, NodeId};
 
 pub use self::ca::{Ca, DEFAULT_DAYS, Issued, MAX_DAYS};
-pub use self::certificate::{MAX_CERTIFICATE_BYTES, PeerIdentity, describe_certificate, peer_identity};
+pub use self::certificate::{
+    MAX_CERTIFICATE_BYTES, PeerIdentity, describe_ca, describe_certificate, peer_identity,
+};
 pub use self::error::{CertificateFault, IdentityError};
 pub use self::incarnation::next_incarnation;
 pub use self::install::{

@@ -14,11 +14,11 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::LinkError;
-use crate::identity::{Identity, describe_certificate};
+use crate::identity::{Identity, describe_ca, describe_certificate};
 
 /// ALPN of links (RFC 7301).
 pub(super) const LINK_ALPN: &[u8] = b"workmesh-link/1";
@@ -31,19 +31,41 @@ pub(super) struct Tls {
     key: Arc<CertifiedKey>,
     server: Arc<dyn ServerCertVerifier>,
     client: Arc<dyn ClientCertVerifier>,
+    /// The CAs that are trusted, for messages.
+    expected: Arc<str>,
 }
 
 /// Why the verifier refused a peer's certificate; empty if it did not.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Refusal(Arc<Mutex<Option<String>>>);
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    expected: Arc<str>,
+    reason: Arc<Mutex<Option<String>>>,
+}
 
 impl Refusal {
     pub(super) fn take(&self) -> Option<String> {
-        self.0.lock().take()
+        self.reason.lock().take()
     }
 
     fn note(&self, certificate: &CertificateDer<'_>, error: &rustls::Error) {
-        *self.0.lock() = Some(format!("{}: {error}", describe_certificate(certificate)));
+        let found = describe_certificate(certificate);
+        let expected = &self.expected;
+        let reason = match error {
+            rustls::Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            ) => {
+                format!(
+                    "{found}: expected a certificate of the CA {expected}, found one that it has not signed"
+                )
+            }
+            rustls::Error::InvalidCertificate(
+                CertificateError::Expired | CertificateError::ExpiredContext { .. },
+            ) => format!(
+                "{found}: expected a valid certificate, found an expired one; `node cert renew` renews it"
+            ),
+            other => format!("{found}: expected a certificate of the CA {expected}, found {other}"),
+        };
+        *self.reason.lock() = Some(reason);
     }
 }
 
@@ -66,17 +88,32 @@ impl Tls {
         let client = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
             .build()
             .map_err(|e| config(&e))?;
+        let expected = identity
+            .roots()
+            .iter()
+            .map(|root| describe_ca(root))
+            .collect::<Vec<_>>()
+            .join(", ")
+            .into();
         Ok(Self {
             provider,
             key: Arc::new(CertifiedKey::new(identity.chain().to_vec(), signer)),
             server,
             client,
+            expected,
         })
+    }
+
+    fn refusal(&self) -> Refusal {
+        Refusal {
+            expected: self.expected.clone(),
+            reason: Arc::default(),
+        }
     }
 
     /// A configuration for one dialled connection, and where its refusal will stand.
     pub(super) fn client_config(&self, alpn: &[u8]) -> Result<(QuicClientConfig, Refusal), LinkError> {
-        let refusal = Refusal::default();
+        let refusal = self.refusal();
         let verifier = Arc::new(NotingServerVerifier {
             inner: self.server.clone(),
             refusal: refusal.clone(),
@@ -96,7 +133,7 @@ impl Tls {
 
     /// A configuration for one accepted connection, and where its refusal will stand.
     pub(super) fn server_config(&self, alpn: &[u8]) -> Result<(QuicServerConfig, Refusal), LinkError> {
-        let refusal = Refusal::default();
+        let refusal = self.refusal();
         let verifier = Arc::new(NotingClientVerifier {
             inner: self.client.clone(),
             refusal: refusal.clone(),

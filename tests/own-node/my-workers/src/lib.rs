@@ -27,7 +27,10 @@ pub fn number(block: &mut [u8], number: u64) {
 /// Sends as many bytes of a fixed pattern as the parameter `size` says, as one response.
 #[worker("test:bytes")]
 fn bytes(_payload: Bytes, cx: &Context, out: &mut Responder) -> Result<()> {
-    let mut left: usize = cx.param("size").ok_or_else(|| Error::msg("size is missing"))?.parse()?;
+    let mut left: usize = cx
+        .param("size")
+        .ok_or_else(|| Error::msg("size is missing"))?
+        .parse()?;
     let mut block = block();
     out.begin()?;
     for count in 0.. {
@@ -45,7 +48,10 @@ fn bytes(_payload: Bytes, cx: &Context, out: &mut Responder) -> Result<()> {
 /// Sends a number each time that a little while has passed, up to the parameter `count`.
 #[worker("test:ticks", idempotent)]
 fn ticks(_payload: Bytes, cx: &Context, out: &mut Responder) -> Result<()> {
-    let count: u32 = cx.param("count").ok_or_else(|| Error::msg("count is missing"))?.parse()?;
+    let count: u32 = cx
+        .param("count")
+        .ok_or_else(|| Error::msg("count is missing"))?
+        .parse()?;
     for tick in 1..=count {
         cx.sleep(Duration::from_millis(50))?;
         out.send(tick.to_string())?;
