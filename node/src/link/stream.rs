@@ -20,8 +20,8 @@ const COPY_BYTES: usize = 2048;
 const BULK_BYTES: u64 = 64 * 1024;
 /// The priority of such a stream; fresh ones have 0.
 const BULK_PRIORITY: i32 = -1;
-/// Chunks taken from the stream at once.
-const CHUNKS: usize = 16;
+/// Chunks taken at once from a stream that brings much; a quiet one holds room for one.
+const MAX_CHUNKS: usize = 16;
 
 /// The outgoing half. Frames gather until [`flush`](Self::flush).
 pub(crate) struct FrameSender {
@@ -160,6 +160,9 @@ pub(crate) struct FrameReceiver {
     stream: RecvStream,
     reader: ItemReader,
     chunks: Vec<Bytes>,
+    /// How many of `chunks` have arrived, and how many of these the reader has got.
+    arrived: usize,
+    taken: usize,
 }
 
 impl FrameReceiver {
@@ -168,6 +171,8 @@ impl FrameReceiver {
             stream,
             reader: ItemReader::new(),
             chunks: Vec::new(),
+            arrived: 0,
+            taken: 0,
         }
     }
 
@@ -181,13 +186,24 @@ impl FrameReceiver {
             {
                 return Ok(Some(item));
             }
-            if let Some(chunk) = self.chunks.pop() {
-                self.reader.feed(chunk);
+            if self.taken < self.arrived {
+                self.reader.feed(std::mem::take(&mut self.chunks[self.taken]));
+                self.taken += 1;
                 continue;
             }
-            let mut chunks: [Bytes; CHUNKS] = Default::default();
-            match self.stream.read_chunks(&mut chunks).await.map_err(read_error)? {
-                Some(count) => self.chunks.extend(chunks.into_iter().take(count).rev()),
+            let wanted = if self.arrived == self.chunks.len() {
+                self.arrived * 4
+            } else {
+                1
+            };
+            self.chunks.resize(wanted.clamp(1, MAX_CHUNKS), Bytes::new());
+            match self
+                .stream
+                .read_chunks(&mut self.chunks)
+                .await
+                .map_err(read_error)?
+            {
+                Some(count) => (self.arrived, self.taken) = (count, 0),
                 None if self.reader.is_empty() => return Ok(None),
                 None => return Err(LinkError::Protocol("the stream ends within a frame".to_owned())),
             }

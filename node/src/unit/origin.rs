@@ -113,7 +113,8 @@ impl Units {
     ) -> Result<SubmittedUnit, Eof> {
         let deadline = request.deadline.and_then(|d| Instant::now().checked_add(d));
         let head = Head { data: head, complete };
-        let submitting = self.submit_once(&request, &head, deadline);
+        // Boxed: whoever holds the submitted unit does not hold what it took to place it.
+        let submitting = Box::pin(self.submit_once(&request, &head, deadline));
         let Some(at) = deadline else {
             return submitting.await;
         };

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tracing::{debug, info};
-use workmesh_proto::NodeId;
 use workmesh_proto::wire::codec;
 use workmesh_proto::wire::frame::{Frame, FrameType};
 use workmesh_proto::wire::items::Item;
 use workmesh_proto::wire::unit::{Accepted, Cancel, Eof, Kind, Refused, Submit};
+use workmesh_proto::{NodeId, UnitId};
 
 use super::query;
 use super::units::Units;
@@ -36,7 +36,8 @@ async fn serve_one(units: &Arc<Units>, conversation: Conversation) -> Result<(),
     };
     let result = match frame.frame_type() {
         Some(FrameType::Submit) => match decode::<Submit>(&frame) {
-            Ok(submit) => serve_unit(units, peer, submit, sender, receiver).await,
+            // Boxed: what the other conversations need is not held while a unit waits.
+            Ok(submit) => Box::pin(serve_unit(units, peer, submit, sender, receiver)).await,
             Err(error) => {
                 let message = error.to_string();
                 sender.put(
@@ -99,22 +100,42 @@ async fn serve_unit(
         output,
         cancel: _,
     } = admitted;
-    let receiving = receive_payload(payload, receiver);
-    let sending = send_output(output, sender);
-    tokio::pin!(receiving, sending);
-    let (eof, sender) = tokio::select! {
-        biased;
-        () = &mut receiving => sending.await?,
-        sent = &mut sending => sent?,
+    let unit = UnitName {
+        unit: submit.unit,
+        directive: submit.directive,
     };
-    log_end(&submit, &peer, &eof);
+    // Boxed, and gone with the payload's end: a unit that waits for its slot has no use for it.
+    let mut receiving = Some(Box::pin(receive_payload(payload, receiver)));
+    let sending = send_output(output, sender);
+    tokio::pin!(sending);
+    let (eof, sender) = loop {
+        tokio::select! {
+            biased;
+            () = received(&mut receiving) => receiving = None,
+            sent = &mut sending => break sent?,
+        }
+    };
+    log_end(&unit, &peer, &eof);
     // A node that stops leaves the mesh only after this: a unit that ran to its end is not lost on the last metres.
     sender.finish_and_wait().await;
     Ok(())
 }
 
-fn log_end(submit: &Submit, peer: &NodeId, eof: &Eof) {
-    let (unit, directive) = (submit.unit, &submit.directive);
+/// A unit in the log.
+struct UnitName {
+    unit: UnitId,
+    directive: String,
+}
+
+/// Waits for the payload's end; for ever once it has come.
+async fn received<F: Future<Output = ()> + Unpin>(receiving: &mut Option<F>) {
+    match receiving {
+        Some(receiving) => receiving.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn log_end(UnitName { unit, directive }: &UnitName, peer: &NodeId, eof: &Eof) {
     let Eof {
         outcome,
         kind,
