@@ -1,7 +1,10 @@
 //! Conversations that peers open with this node: units for its executor, cancellations, questions.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
 
 use tracing::{debug, info};
 use workmesh_proto::wire::codec;
@@ -14,78 +17,85 @@ use super::query;
 use super::units::Units;
 use crate::exec::{Admitted, OutputItem, PayloadFeed, UnitOutput};
 use crate::link::{FrameReceiver, FrameSender, LinkError};
-use crate::mesh::Conversation;
+use crate::mesh::{Conversation, InUse};
+
+/// What is left of a conversation once its first frame is understood.
+type Rest = BoxFuture<'static, Result<(), LinkError>>;
 
 /// Serves one conversation to its end. What breaks it is the peer's affair: it sees its stream reset.
+///
+/// Each stage is boxed, and gone when the next begins: thousands of units wait in this function.
 pub(super) async fn serve(units: Arc<Units>, conversation: Conversation) {
     let peer = conversation.peer.clone();
-    if let Err(error) = serve_one(&units, conversation).await {
+    let served = match Box::pin(open(units, conversation)).await {
+        Ok(Some(rest)) => rest.await,
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = served {
         debug!(%peer, %error, "conversation broke off");
     }
 }
 
-async fn serve_one(units: &Arc<Units>, conversation: Conversation) -> Result<(), LinkError> {
+async fn open(units: Arc<Units>, mut conversation: Conversation) -> Result<Option<Rest>, LinkError> {
+    let Some(frame) = conversation.receiver.next_frame().await? else {
+        return Ok(None);
+    };
     let Conversation {
         peer,
         mut sender,
-        mut receiver,
+        receiver,
         in_use,
     } = conversation;
-    let Some(frame) = receiver.next_frame().await? else {
-        return Ok(());
-    };
-    let result = match frame.frame_type() {
+    match frame.frame_type() {
         Some(FrameType::Submit) => match decode::<Submit>(&frame) {
-            // Boxed: what the other conversations need is not held while a unit waits.
-            Ok(submit) => Box::pin(serve_unit(units, peer, submit, sender, receiver)).await,
+            Ok(submit) => return Ok(Some(admit(&units, peer, submit, sender, receiver, in_use))),
             Err(error) => {
-                let message = error.to_string();
-                sender.put(
-                    FrameType::Refused,
-                    &Refused {
-                        kind: Kind::Protocol,
-                        message,
-                    },
-                );
-                sender.finish().await
+                let refused = Refused {
+                    kind: Kind::Protocol,
+                    message: error.to_string(),
+                };
+                sender.put(FrameType::Refused, &refused);
             }
         },
         Some(FrameType::Cancel) => {
             let cancel: Cancel = decode(&frame)?;
             let found = units.executor.cancel(cancel.unit, &peer);
             debug!(unit = %cancel.unit, %peer, found, "cancel");
-            sender.finish().await
         }
-        Some(FrameType::Query) => {
-            query::answer(units, &decode(&frame)?, &mut sender);
-            sender.finish().await
+        Some(FrameType::Query) => query::answer(&units, &decode(&frame)?, &mut sender),
+        _ => {
+            let reason = format!("a conversation can't begin with frame {:#04x}", frame.kind);
+            return Err(LinkError::Protocol(reason));
         }
-        _ => Err(LinkError::Protocol(format!(
-            "a conversation can't begin with frame {:#04x}",
-            frame.kind
-        ))),
-    };
-    drop(in_use);
-    result
+    }
+    Ok(Some(Box::pin(async move {
+        let _in_use = in_use;
+        sender.finish().await
+    })))
 }
 
 fn decode<T: serde::de::DeserializeOwned>(frame: &Frame) -> Result<T, LinkError> {
     codec::decode(&frame.body).map_err(|e| LinkError::Protocol(e.to_string()))
 }
 
-async fn serve_unit(
+fn admit(
     units: &Units,
     peer: NodeId,
     submit: Submit,
     mut sender: FrameSender,
     receiver: FrameReceiver,
-) -> Result<(), LinkError> {
+    in_use: InUse,
+) -> Rest {
     let admitted = match units.executor.admit(&submit, peer.clone()) {
         Ok(admitted) => admitted,
         Err(refused) => {
             info!(unit = %submit.unit, directive = submit.directive, %peer, kind = %refused.kind, "unit refused");
             sender.put(FrameType::Refused, &refused);
-            return sender.finish().await;
+            return Box::pin(async move {
+                let _in_use = in_use;
+                sender.finish().await
+            });
         }
     };
     debug!(unit = %submit.unit, directive = submit.directive, %peer, "unit accepted");
@@ -95,15 +105,26 @@ async fn serve_unit(
             executor: units.node.clone(),
         },
     );
+    let name = UnitName {
+        unit: submit.unit,
+        directive: submit.directive,
+        peer,
+    };
+    Box::pin(serve_unit(name, admitted, sender, receiver, in_use))
+}
+
+async fn serve_unit(
+    name: UnitName,
+    admitted: Admitted,
+    sender: FrameSender,
+    receiver: FrameReceiver,
+    in_use: InUse,
+) -> Result<(), LinkError> {
     let Admitted {
         payload,
         output,
         cancel: _,
     } = admitted;
-    let unit = UnitName {
-        unit: submit.unit,
-        directive: submit.directive,
-    };
     // Boxed, and gone with the payload's end: a unit that waits for its slot has no use for it.
     let mut receiving = Some(Box::pin(receive_payload(payload, receiver)));
     let sending = send_output(output, sender);
@@ -115,9 +136,10 @@ async fn serve_unit(
             sent = &mut sending => break sent?,
         }
     };
-    log_end(&unit, &peer, &eof);
+    log_end(&name, &eof);
     // A node that stops leaves the mesh only after this: a unit that ran to its end is not lost on the last metres.
     sender.finish_and_wait().await;
+    drop(in_use);
     Ok(())
 }
 
@@ -125,6 +147,7 @@ async fn serve_unit(
 struct UnitName {
     unit: UnitId,
     directive: String,
+    peer: NodeId,
 }
 
 /// Waits for the payload's end; for ever once it has come.
@@ -135,7 +158,14 @@ async fn received<F: Future<Output = ()> + Unpin>(receiving: &mut Option<F>) {
     }
 }
 
-fn log_end(UnitName { unit, directive }: &UnitName, peer: &NodeId, eof: &Eof) {
+fn log_end(
+    UnitName {
+        unit,
+        directive,
+        peer,
+    }: &UnitName,
+    eof: &Eof,
+) {
     let Eof {
         outcome,
         kind,
