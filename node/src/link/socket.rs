@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use parking_lot::Mutex;
 use quinn::udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
@@ -194,32 +194,40 @@ impl ForwardSocket {
     /// Sorts the segments of one received buffer: frames for this node are moved together at its start without their
     /// headers, transit leaves at once, and what does not fit goes to the inbox. Says what is left for the endpoint.
     fn sort(&self, state: &mut State, meta: &RecvMeta, buffer: &mut [u8]) -> Option<RecvMeta> {
-        if !buffer[..meta.len]
-            .chunks(meta.stride.max(1))
-            .any(is_forward_frame)
-        {
-            return Some(RecvMeta {
-                addr: mapped_address(meta.addr),
-                ..*meta
-            });
+        let stride = meta.stride.max(1);
+        let from = mapped_address(meta.addr);
+        if virtual_node(from).is_some() {
+            // No interface carries such an address: the datagram is forged, and no session's.
+            self.counters.drop_frames(Drop::UnknownLink, 1, Some(from));
+            return None;
+        }
+        if !buffer[..meta.len].chunks(stride).any(is_forward_frame) {
+            return Some(RecvMeta { addr: from, ..*meta });
         }
         let mut kept: Option<RecvMeta> = None;
         let mut transit = Transit::default();
         let mut at = 0;
         while at < meta.len {
-            let end = meta.len.min(at + meta.stride);
-            let fits = match self.classify(state, meta.addr, &mut buffer[at..end]) {
-                Segment::Link => keep(state, &mut kept, buffer, at..end, mapped_address(meta.addr), meta),
+            let end = meta.len.min(at + stride);
+            let segment = self.classify(state, meta.addr, &mut buffer[at..end]);
+            if let Segment::Transit(next) = segment
+                && transit.joins(next, end - at)
+            {
+                transit.end = end;
+                at = end;
+                continue;
+            }
+            // What is kept moves down over the bytes of the transit before it.
+            self.pass_on(state, &transit, buffer, meta.ecn);
+            transit = Transit::default();
+            let fits = match segment {
+                Segment::Link => keep(state, &mut kept, buffer, at..end, from, meta),
                 Segment::Local(source) => {
                     let packet = at + HEADER_BYTES..end;
                     keep(state, &mut kept, buffer, packet, virtual_address(source), meta)
                 }
                 Segment::Transit(next) => {
-                    if !transit.joins(next, at, end - at) {
-                        self.pass_on(state, &transit, buffer, meta.ecn);
-                        transit = Transit::start(next, at, end - at);
-                    }
-                    transit.extend(end - at);
+                    transit = Transit::start(next, at..end);
                     true
                 }
                 Segment::Dropped => true,
@@ -228,10 +236,6 @@ impl ForwardSocket {
                 self.counters.drop_frames(Drop::QueueFull, 1, None);
             }
             at = end;
-            if !transit.is_at(at) {
-                self.pass_on(state, &transit, buffer, meta.ecn);
-                transit = Transit::default();
-            }
         }
         self.pass_on(state, &transit, buffer, meta.ecn);
         kept
@@ -302,11 +306,11 @@ impl ForwardSocket {
     fn flush(&self, cx: &mut Context<'_>, state: &mut State) {
         while let Some(transmit) = state.outbox.front() {
             match self.send_now(&transmit) {
-                Ok(()) => state.outbox.pop(),
-                Err(_) => match self.io.poll_send_ready(cx) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self.io.poll_send_ready(cx) {
                     Poll::Ready(_) => {}
                     Poll::Pending => return,
                 },
+                Ok(()) | Err(_) => state.outbox.pop(),
             }
         }
     }
@@ -343,25 +347,20 @@ struct Transit {
 }
 
 impl Transit {
-    fn start(next: SocketAddr, at: usize, segment_bytes: usize) -> Self {
+    fn start(next: SocketAddr, segment: Range<usize>) -> Self {
         Self {
             next: Some(next),
-            start: at,
-            end: at,
-            segment_bytes,
+            segment_bytes: segment.len(),
+            start: segment.start,
+            end: segment.end,
         }
     }
 
-    fn joins(&self, next: SocketAddr, at: usize, segment_bytes: usize) -> bool {
-        self.next == Some(next) && self.end == at && segment_bytes <= self.segment_bytes
-    }
-
-    fn extend(&mut self, segment_bytes: usize) {
-        self.end += segment_bytes;
-    }
-
-    fn is_at(&self, at: usize) -> bool {
-        self.next.is_none() || self.end == at
+    /// Whether the segment behind this run may be sent with it.
+    fn joins(&self, next: SocketAddr, segment_bytes: usize) -> bool {
+        self.next == Some(next)
+            && segment_bytes <= self.segment_bytes
+            && (self.end - self.start).is_multiple_of(self.segment_bytes)
     }
 }
 
@@ -441,7 +440,12 @@ impl AsyncUdpSocket for ForwardSocket {
             }
         }
         for _ in 0..MAX_TRANSIT_ROUNDS {
-            ready!(self.io.poll_recv_ready(cx))?;
+            let Poll::Ready(ready) = self.io.poll_recv_ready(cx) else {
+                // Transit of this very poll may wait for the socket too.
+                self.flush(cx, &mut self.state.lock());
+                return Poll::Pending;
+            };
+            ready?;
             let received = self.io.try_io(Interest::READABLE, || {
                 self.offload.recv((&self.io).into(), bufs, metas)
             });
@@ -491,3 +495,6 @@ impl fmt::Debug for ForwardSocket {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

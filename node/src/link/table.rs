@@ -48,19 +48,28 @@ impl ForwardTable {
     }
 
     pub(super) fn move_link(&mut self, link: LinkId, address: SocketAddr) {
-        if let Some(path) = self.links.get_mut(&link) {
-            self.by_address.remove(&path.address);
-            path.address = address;
-            self.by_address.insert(address, link);
+        if let Some(path) = self.links.remove(&link) {
+            self.leave_address(link, path.address);
+            self.add_link(link, address, path.keys);
         }
     }
 
     pub(super) fn remove_link(&mut self, link: LinkId) {
-        if let Some(path) = self.links.remove(&link)
-            && self.by_address.get(&path.address) == Some(&link)
-        {
-            self.by_address.remove(&path.address);
+        if let Some(path) = self.links.remove(&link) {
+            self.leave_address(link, path.address);
         }
+    }
+
+    /// Leaves an address to another link of the same peer, if there is one.
+    fn leave_address(&mut self, link: LinkId, address: SocketAddr) {
+        if self.by_address.get(&address) != Some(&link) {
+            return;
+        }
+        let other = self.links.iter().find(|(_, path)| path.address == address);
+        match other.map(|(other, _)| *other) {
+            Some(other) => self.by_address.insert(address, other),
+            None => self.by_address.remove(&address),
+        };
     }
 
     /// Takes new routes; yields the destinations whose next hop has changed and for which packets are kept.
@@ -154,6 +163,20 @@ mod tests {
         table.add_link(LinkId(2), address(1), keys());
         table.remove_link(LinkId(1));
         assert!(table.link_at(&address(1)).is_some());
+    }
+
+    #[test]
+    fn removing_or_moving_one_of_two_links_at_an_address_leaves_the_other() {
+        let mut table = ForwardTable::default();
+        for link in 1..=3 {
+            table.add_link(LinkId(link), address(1), keys());
+        }
+        table.remove_link(LinkId(3));
+        table.move_link(LinkId(2), address(2));
+        assert!(table.link_at(&address(1)).is_some());
+        table.move_link(LinkId(1), address(3));
+        assert!(table.link_at(&address(1)).is_none());
+        assert!(table.link_at(&address(2)).is_some());
     }
 
     #[test]

@@ -1,0 +1,311 @@
+//! Batches as the kernel hands them over, sorted by a socket between two neighbours.
+
+use std::collections::HashMap;
+
+use workmesh_proto::wire::forward::LinkKey;
+
+use super::*;
+
+const HERE: NodeHash = NodeHash(1);
+const FAR: NodeHash = NodeHash(2);
+const SENDER: NodeHash = NodeHash(3);
+
+#[tokio::test]
+async fn packets_of_links_pass_unchanged() {
+    let relay = Relay::new().await;
+    let kept = relay.sort(&[&quic(1, 40), &quic(2, 40), &quic(3, 7)]);
+    assert_eq!(
+        kept,
+        [
+            (mapped_address(relay.neighbour), quic(1, 40)),
+            (mapped_address(relay.neighbour), quic(2, 40)),
+            (mapped_address(relay.neighbour), quic(3, 7))
+        ]
+    );
+}
+
+#[tokio::test]
+async fn frames_for_this_node_come_without_their_headers() {
+    let relay = Relay::new().await;
+    let frames = [1, 2].map(|n| relay.arriving(HERE, SENDER, &quic(n, 40)));
+    let last = relay.arriving(HERE, SENDER, &quic(3, 7));
+    let kept = relay.sort(&[&frames[0], &frames[1], &last]);
+    let source = virtual_address(SENDER);
+    assert_eq!(
+        kept,
+        [(source, quic(1, 40)), (source, quic(2, 40)), (source, quic(3, 7))]
+    );
+}
+
+#[tokio::test]
+async fn frames_of_several_sources_are_all_kept() {
+    let relay = Relay::new().await;
+    let other = NodeHash(9);
+    let frames = [
+        relay.arriving(HERE, SENDER, &quic(1, 40)),
+        relay.arriving(HERE, other, &quic(2, 40)),
+        relay.arriving(HERE, SENDER, &quic(3, 40)),
+    ];
+    let kept = relay.sort(&frames.each_ref().map(Vec::as_slice));
+    assert_eq!(
+        kept,
+        [
+            (virtual_address(SENDER), quic(1, 40)),
+            (virtual_address(SENDER), quic(3, 40)),
+            (virtual_address(other), quic(2, 40)),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn transit_leaves_for_the_next_link_with_one_hop_less() {
+    let relay = Relay::new().await;
+    let frames = [
+        relay.arriving(FAR, SENDER, &quic(1, 40)),
+        relay.arriving(FAR, SENDER, &quic(2, 40)),
+        relay.arriving(FAR, SENDER, &quic(3, 7)),
+    ];
+    assert_eq!(relay.sort(&frames.each_ref().map(Vec::as_slice)), []);
+    let left = [quic(1, 40), quic(2, 40), quic(3, 7)].map(|packet| relay.leaving(&packet));
+    assert_eq!(relay.received(), left);
+    assert_eq!(relay.socket.counters.packets.get(), 3);
+}
+
+/// What is kept moves to the start of the buffer, over the bytes of transit that stood there.
+#[tokio::test]
+async fn transit_mixed_with_frames_for_this_node_arrives_unharmed() {
+    let relay = Relay::new().await;
+    let frames = [
+        relay.arriving(FAR, SENDER, &quic(1, 40)),
+        relay.arriving(HERE, SENDER, &quic(2, 40)),
+        relay.arriving(FAR, SENDER, &quic(3, 40)),
+        relay.arriving(FAR, SENDER, &quic(4, 40)),
+        relay.arriving(HERE, SENDER, &quic(5, 40)),
+        relay.arriving(FAR, SENDER, &quic(6, 7)),
+    ];
+    let kept = relay.sort(&frames.each_ref().map(Vec::as_slice));
+    let source = virtual_address(SENDER);
+    assert_eq!(kept, [(source, quic(2, 40)), (source, quic(5, 40))]);
+    let left = [quic(1, 40), quic(3, 40), quic(4, 40), quic(6, 7)].map(|packet| relay.leaving(&packet));
+    assert_eq!(relay.received(), left);
+}
+
+#[tokio::test]
+async fn more_transit_than_one_system_call_takes_leaves_in_several() {
+    let relay = Relay::new().await;
+    let frames: Vec<_> = (0..=2 * MAX_BATCH_SEGMENTS)
+        .map(|n| relay.arriving(FAR, SENDER, &quic(n as u8, 40)))
+        .collect();
+    relay.sort(&frames.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let left: Vec<_> = (0..=2 * MAX_BATCH_SEGMENTS)
+        .map(|n| relay.leaving(&quic(n as u8, 40)))
+        .collect();
+    assert_eq!(relay.received(), left);
+}
+
+#[tokio::test]
+async fn frames_that_may_not_pass_are_dropped_and_counted() {
+    let relay = Relay::new().await;
+    let packet = quic(1, 40);
+    let sealed = |header: ForwardHeader, key: &LinkKey| [&header.seal(key, &packet)[..], &packet].concat();
+    let header = ForwardHeader {
+        hops: HOP_LIMIT,
+        destination: HERE,
+        source: SENDER,
+    };
+    let key = &relay.arriving_key;
+    let forged = sealed(header, &LinkKey::new(&[9; 16]));
+    let spent = ForwardHeader {
+        hops: 1,
+        destination: FAR,
+        ..header
+    };
+    let nowhere = ForwardHeader {
+        destination: NodeHash(77),
+        ..header
+    };
+    for (frame, reason) in [
+        (forged, Drop::BadFrame),
+        (sealed(header, key)[..HEADER_BYTES].to_vec(), Drop::BadFrame),
+        (sealed(spent, key), Drop::HopLimit),
+        (sealed(nowhere, key), Drop::NoRoute),
+    ] {
+        let before = relay.socket.counters.dropped(reason);
+        assert_eq!(relay.sort(&[&frame]), []);
+        assert_eq!(relay.socket.counters.dropped(reason), 1 + before, "{reason:?}");
+    }
+    relay.socket.remove_link(LinkId(1));
+    assert_eq!(relay.sort(&[&sealed(header, key)]), []);
+    assert_eq!(relay.socket.counters.dropped(Drop::UnknownLink), 1);
+    assert_eq!(relay.received(), Vec::<Vec<u8>>::new());
+}
+
+/// No interface carries a virtual address: such a datagram is forged, and must not be taken for a session's.
+#[tokio::test]
+async fn a_datagram_from_a_virtual_address_is_dropped() {
+    let relay = Relay::new().await;
+    let kept = relay.sort_from(virtual_address(SENDER), &[&quic(1, 40)]);
+    assert_eq!(kept, []);
+    assert_eq!(relay.socket.counters.dropped(Drop::UnknownLink), 1);
+}
+
+#[tokio::test]
+async fn a_sent_batch_is_wrapped_packet_by_packet() {
+    let relay = Relay::new().await;
+    let batch = [quic(1, 40), quic(2, 40), quic(3, 7)];
+    relay.send(FAR, &batch.concat(), 40);
+    let header = ForwardHeader {
+        hops: HOP_LIMIT,
+        destination: FAR,
+        source: HERE,
+    };
+    let wrapped = batch.map(|packet| [&header.seal(&relay.leaving_key, &packet)[..], &packet].concat());
+    assert_eq!(relay.received(), wrapped);
+}
+
+#[tokio::test]
+async fn the_last_packets_are_sent_again_when_the_route_changes() {
+    let relay = Relay::new().await;
+    relay.socket.set_routes(HashMap::new());
+    relay.send(FAR, &quic(1, 40), 40);
+    assert_eq!(relay.socket.counters.dropped(Drop::NoRoute), 1);
+    assert_eq!(relay.received(), Vec::<Vec<u8>>::new());
+    relay.socket.set_routes(HashMap::from([(FAR, LinkId(2))]));
+    assert_eq!(relay.received().len(), 1);
+    assert_eq!(relay.socket.counters.resent.get(), 1);
+}
+
+#[tokio::test]
+async fn transit_that_the_socket_refused_leaves_with_the_next_poll() {
+    let relay = Relay::new().await;
+    let frame = relay.leaving(&quic(1, 40));
+    let waiting = Transmit {
+        destination: relay.next.local_addr().unwrap(),
+        ecn: None,
+        contents: &frame,
+        segment_size: None,
+        src_ip: None,
+    };
+    assert!(relay.socket.state.lock().outbox.push(&waiting));
+    std::future::poll_fn(|cx| {
+        let (mut buffer, mut metas) = ([0; 2048], [RecvMeta::default()]);
+        let polled = relay
+            .socket
+            .poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut metas);
+        assert!(polled.is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    assert_eq!(relay.received(), [frame]);
+}
+
+/// A node with two links: to the neighbour that batches come from, and to the next hop towards [`FAR`].
+struct Relay {
+    socket: ForwardSocket,
+    neighbour: SocketAddr,
+    arriving_key: LinkKey,
+    next: std::net::UdpSocket,
+    leaving_key: LinkKey,
+}
+
+impl Relay {
+    async fn new() -> Self {
+        let bind = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = ForwardSocket::new(bind(), HERE).unwrap();
+        socket.writable().await.unwrap();
+        let next = bind();
+        next.set_nonblocking(true).unwrap();
+        let keys = |n: u8| LinkKeys {
+            sending: LinkKey::new(&[n; 16]),
+            receiving: LinkKey::new(&[n + 1; 16]),
+        };
+        let neighbour = SocketAddr::from(([127, 0, 0, 1], 9));
+        socket.add_link(LinkId(1), neighbour, keys(1));
+        socket.add_link(LinkId(2), next.local_addr().unwrap(), keys(3));
+        socket.set_routes(HashMap::from([(FAR, LinkId(2))]));
+        Self {
+            socket,
+            neighbour,
+            arriving_key: keys(1).receiving,
+            next,
+            leaving_key: keys(3).sending,
+        }
+    }
+
+    /// A frame as the neighbour sends it.
+    fn arriving(&self, destination: NodeHash, source: NodeHash, packet: &[u8]) -> Vec<u8> {
+        let header = ForwardHeader {
+            hops: HOP_LIMIT,
+            destination,
+            source,
+        };
+        [&header.seal(&self.arriving_key, packet)[..], packet].concat()
+    }
+
+    /// The frame of [`SENDER`] to [`FAR`] as this node passes it on.
+    fn leaving(&self, packet: &[u8]) -> Vec<u8> {
+        let header = ForwardHeader {
+            hops: HOP_LIMIT - 1,
+            destination: FAR,
+            source: SENDER,
+        };
+        [&header.seal(&self.leaving_key, packet)[..], packet].concat()
+    }
+
+    fn send(&self, node: NodeHash, contents: &[u8], segment_bytes: usize) {
+        let transmit = Transmit {
+            destination: virtual_address(node),
+            ecn: None,
+            contents,
+            segment_size: Some(segment_bytes),
+            src_ip: None,
+        };
+        self.socket.try_send(&transmit).unwrap();
+    }
+
+    fn sort(&self, segments: &[&[u8]]) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.sort_from(self.neighbour, segments)
+    }
+
+    /// What the endpoint gets of a batch: first what is left in its buffer, then what waits in the inbox.
+    fn sort_from(&self, addr: SocketAddr, segments: &[&[u8]]) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut buffer = segments.concat();
+        let meta = RecvMeta {
+            addr,
+            len: buffer.len(),
+            stride: segments[0].len(),
+            ecn: None,
+            dst_ip: None,
+        };
+        let state = &mut *self.socket.state.lock();
+        let mut all = Vec::new();
+        if let Some(kept) = self.socket.sort(state, &meta, &mut buffer) {
+            let packets = buffer[..kept.len].chunks(kept.stride);
+            all.extend(packets.map(|packet| (kept.addr, packet.to_vec())));
+        }
+        let (mut buffer, mut metas) = ([0; 2048], [RecvMeta::default()]);
+        while state.inbox.serve(&mut [IoSliceMut::new(&mut buffer)], &mut metas) > 0 {
+            all.push((metas[0].addr, buffer[..metas[0].len].to_vec()));
+        }
+        all
+    }
+
+    /// The datagrams that have reached the next hop.
+    fn received(&self) -> Vec<Vec<u8>> {
+        let mut buffer = [0; 2048];
+        std::iter::from_fn(|| {
+            self.next
+                .recv(&mut buffer)
+                .ok()
+                .map(|length| buffer[..length].to_vec())
+        })
+        .collect()
+    }
+}
+
+/// A packet with QUIC's fixed bit.
+fn quic(number: u8, length: usize) -> Vec<u8> {
+    let mut packet = vec![number; length];
+    packet[0] = 0x40;
+    packet
+}
