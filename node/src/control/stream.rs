@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use workmesh_proto::wire::codec::{self, CodecError};
-use workmesh_proto::wire::frame::{Frame, FrameError, FrameType, LAST_PIECE, encode_prefix};
+use workmesh_proto::wire::codec::CodecError;
+use workmesh_proto::wire::frame::{Frame, FrameError, FrameType, encode_response_prefix};
 use workmesh_proto::wire::items::{Item, ItemReader, Piece};
 
 /// Bytes asked of the stream at once: few while it is quiet, because each waiting unit holds them.
@@ -101,23 +101,11 @@ impl<W: AsyncWrite + Unpin> ControlWriter<W> {
     }
 
     pub(super) fn put<T: Serialize>(&mut self, kind: FrameType, value: &T) {
-        let mut body = BytesMut::new();
-        codec::encode(value, &mut body);
-        encode_prefix(kind as u8, 0, 0, body.len(), &mut self.gathered);
-        self.gathered.extend_from_slice(&body);
+        Frame::cbor(kind, 0, value).encode(&mut self.gathered);
     }
 
     pub(super) fn put_piece(&mut self, piece: &Piece) {
-        let serial = piece.serial.to_be_bytes();
-        let flags = if piece.last { LAST_PIECE } else { 0 };
-        encode_prefix(
-            FrameType::Response as u8,
-            flags,
-            0,
-            serial.len() + piece.data.len(),
-            &mut self.gathered,
-        );
-        self.gathered.extend_from_slice(&serial);
+        encode_response_prefix(0, piece.serial, piece.last, piece.data.len(), &mut self.gathered);
         self.gathered.extend_from_slice(&piece.data);
     }
 

@@ -6,8 +6,9 @@
 use bytes::{Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
 use serde::Serialize;
-use workmesh_proto::wire::codec;
-use workmesh_proto::wire::frame::{Frame, FrameType, MAX_BODY_BYTES, encode_prefix};
+use workmesh_proto::wire::frame::{
+    Frame, FrameType, MAX_BODY_BYTES, MAX_PIECE_BYTES, encode_prefix, encode_response_prefix,
+};
 use workmesh_proto::wire::items::{Item, ItemReader};
 
 use super::LinkError;
@@ -45,10 +46,7 @@ impl FrameSender {
 
     /// Gathers a frame whose body is the CBOR form of `value`.
     pub(crate) fn put<T: Serialize>(&mut self, kind: FrameType, value: &T) {
-        let mut body = BytesMut::with_capacity(160);
-        codec::encode(value, &mut body);
-        encode_prefix(kind as u8, 0, 0, body.len(), &mut self.gathered);
-        self.gathered.extend_from_slice(&body);
+        self.put_frame(&Frame::cbor(kind, 0, value));
     }
 
     /// Gathers a frame without a body.
@@ -73,18 +71,11 @@ impl FrameSender {
     /// Gathers a part of a response, cut into frames where it is too long for one.
     pub(crate) fn put_response(&mut self, serial: u64, mut data: Bytes, last: bool) {
         loop {
-            let head = serial.to_be_bytes();
-            let piece = data.split_to(data.len().min(MAX_BODY_BYTES - head.len()));
-            let flags = if last && data.is_empty() {
-                workmesh_proto::wire::frame::LAST_PIECE
-            } else {
-                0
-            };
-            let length = head.len() + piece.len();
-            encode_prefix(FrameType::Response as u8, flags, 0, length, &mut self.gathered);
-            self.gathered.extend_from_slice(&head);
+            let piece = data.split_to(data.len().min(MAX_PIECE_BYTES));
+            let complete = data.is_empty();
+            encode_response_prefix(0, serial, last && complete, piece.len(), &mut self.gathered);
             self.put_data(piece);
-            if data.is_empty() {
+            if complete {
                 return;
             }
         }
@@ -99,27 +90,24 @@ impl FrameSender {
         }
     }
 
-    /// Hands what was gathered to the connection; waits while the peer takes no more.
+    /// Hands what was gathered to the connection; waits while the peer takes no more. Cancel-safe: what has not left
+    /// leaves with the next flush.
     pub(crate) async fn flush(&mut self) -> Result<(), LinkError> {
-        let before = self.sent_bytes;
-        if self.chunks.is_empty() {
-            if self.gathered.is_empty() {
-                return Ok(());
-            }
-            let chunk = self.gathered.split().freeze();
-            self.sent_bytes += chunk.len() as u64;
-            self.stream.write_chunk(chunk).await.map_err(write_error)?;
-        } else {
-            if !self.gathered.is_empty() {
-                self.chunks.push(self.gathered.split().freeze());
-            }
-            self.sent_bytes += self.chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
-            self.stream
-                .write_all_chunks(&mut self.chunks)
-                .await
-                .map_err(write_error)?;
-            self.chunks.clear();
+        if !self.gathered.is_empty() {
+            self.chunks.push(self.gathered.split().freeze());
         }
+        if self.chunks.is_empty() {
+            return Ok(());
+        }
+        let before = self.sent_bytes;
+        let waiting: usize = self.chunks.iter().map(Bytes::len).sum();
+        // Takes each chunk out of its place as it leaves.
+        self.stream
+            .write_all_chunks(&mut self.chunks)
+            .await
+            .map_err(write_error)?;
+        self.chunks.clear();
+        self.sent_bytes += waiting as u64;
         if before < BULK_BYTES && self.sent_bytes >= BULK_BYTES {
             let _gone = self.stream.set_priority(BULK_PRIORITY);
         }

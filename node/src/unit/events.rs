@@ -67,7 +67,8 @@ impl UnitPayload {
         }
     }
 
-    /// Sends the next bytes, waiting while the worker is slower.
+    /// Sends the next bytes, waiting while the worker is slower. Not cancel-safe: after a future that was dropped
+    /// early it is not known whether `data` is part of the payload.
     pub async fn send(&mut self, data: Bytes) -> Result<(), PayloadClosed> {
         match &mut self.carrier {
             PayloadCarrier::Session(sender) => {
