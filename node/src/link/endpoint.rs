@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use workmesh_proto::wire::forward::LinkKey;
 use workmesh_proto::{MeshName, NodeHash, NodeId};
 
-use super::LinkError;
+use super::error::{CLOSED, CLOSED_IDLE, LinkError};
 use super::settings;
 use super::socket::{ForwardSocket, plain_address, virtual_address, virtual_node};
 use super::stream::{FrameReceiver, FrameSender};
@@ -106,7 +106,7 @@ impl Endpoint {
                 found: certified,
             });
         }
-        let (send, recv) = connection.open_bi().await.map_err(closed)?;
+        let (send, recv) = connection.open_bi().await.map_err(LinkError::from)?;
         LinkConnection::new(connection, certified, Role::Dialler, send, recv)
     }
 
@@ -180,7 +180,10 @@ impl Endpoint {
         };
         let (crypto, refusal) = self.tls.load().server_config(alpn)?;
         let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-        config.transport_config(transport.clone());
+        config
+            .transport_config(transport.clone())
+            // A link's peer may move behind its address translation; a session's address is the node itself.
+            .migration(handshake.session.is_none());
         let connecting = handshake
             .incoming
             .accept_with(Arc::new(config))
@@ -194,7 +197,7 @@ impl Endpoint {
                 address,
             })),
             None => {
-                let (send, recv) = connection.accept_bi().await.map_err(closed)?;
+                let (send, recv) = connection.accept_bi().await.map_err(LinkError::from)?;
                 let link = LinkConnection::new(connection, certified, Role::Acceptor, send, recv)?;
                 Ok(Accepted::Link(Box::new(link)))
             }
@@ -256,11 +259,7 @@ fn bind_socket(address: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
 }
 
 fn close(connection: &Connection, reason: &str) {
-    connection.close(1u32.into(), reason.as_bytes());
-}
-
-fn closed(error: quinn::ConnectionError) -> LinkError {
-    LinkError::Closed(error.to_string())
+    connection.close(CLOSED, reason.as_bytes());
 }
 
 fn handshake_error(error: &quinn::ConnectionError, refusal: &Refusal) -> LinkError {
@@ -389,13 +388,13 @@ pub(crate) struct SessionConnection {
 impl SessionConnection {
     /// Opens a stream for one conversation; waits while the peer allows no further one.
     pub(crate) async fn open(&self) -> Result<(FrameSender, FrameReceiver), LinkError> {
-        let (send, recv) = self.connection.open_bi().await.map_err(closed)?;
+        let (send, recv) = self.connection.open_bi().await.map_err(LinkError::from)?;
         Ok((FrameSender::new(send), FrameReceiver::new(recv)))
     }
 
     /// The next conversation that the peer opens.
     pub(crate) async fn accept(&self) -> Result<(FrameSender, FrameReceiver), LinkError> {
-        let (send, recv) = self.connection.accept_bi().await.map_err(closed)?;
+        let (send, recv) = self.connection.accept_bi().await.map_err(LinkError::from)?;
         Ok((FrameSender::new(send), FrameReceiver::new(recv)))
     }
 
@@ -408,6 +407,11 @@ impl SessionConnection {
     /// Waits until the connection has ended; says why.
     pub(crate) async fn closed(&self) -> String {
         self.connection.closed().await.to_string()
+    }
+
+    /// Closes for want of conversations. Tells the peer that what it has just begun was not seen.
+    pub(crate) fn close_idle(&self) {
+        self.connection.close(CLOSED_IDLE, b"idle");
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -214,9 +214,15 @@ impl FrameReceiver {
 }
 
 fn write_error(error: WriteError) -> LinkError {
-    LinkError::Closed(error.to_string())
+    match error {
+        WriteError::ConnectionLost(lost) => lost.into(),
+        other => LinkError::Closed(other.to_string()),
+    }
 }
 
 fn read_error(error: ReadError) -> LinkError {
-    LinkError::Closed(error.to_string())
+    match error {
+        ReadError::ConnectionLost(lost) => lost.into(),
+        other => LinkError::Closed(other.to_string()),
+    }
 }

@@ -240,12 +240,13 @@ impl Units {
         if *node == self.node {
             return self.offer_here(request, head, deadline).await;
         }
-        match self.sessions().open(node).await {
-            Ok(conversation) => {
-                self.offer_there(node, conversation, request, head, deadline)
-                    .await
-            }
-            Err(error) => Offer::NotOffered(error),
+        match self.offer_there(node, request, head, deadline).await {
+            // The session was idle and has just been closed: the node has not seen the unit.
+            Offer::NotOffered(SessionError::Failed {
+                error: LinkError::Idle,
+                ..
+            }) => self.offer_there(node, request, head, deadline).await,
+            offer => offer,
         }
     }
 
@@ -282,7 +283,6 @@ impl Units {
     async fn offer_there(
         self: &Arc<Self>,
         node: &NodeId,
-        conversation: Conversation,
         request: &UnitRequest,
         head: &Head,
         deadline: Option<Instant>,
@@ -292,7 +292,10 @@ impl Units {
             mut receiver,
             in_use,
             peer: _,
-        } = conversation;
+        } = match self.sessions().open(node).await {
+            Ok(conversation) => conversation,
+            Err(error) => return Offer::NotOffered(error),
+        };
         sender.put(FrameType::Submit, &request.frame(deadline));
         sender.put_payload(head.data.clone());
         let mut payload = UnitPayload::complete();
