@@ -398,6 +398,11 @@ impl SessionConnection {
         Ok((FrameSender::new(send), FrameReceiver::new(recv)))
     }
 
+    /// Makes the session's window large enough for this many streams that nobody reads.
+    pub(crate) fn make_room(&self, streams: u32) {
+        self.connection.set_receive_window(settings::session_window(streams));
+    }
+
     /// Lets the peer have this many streams open, within bounds.
     pub(crate) fn allow_streams(&self, count: u32) {
         let count = count.clamp(settings::FIRST_STREAMS, settings::MAX_STREAMS);

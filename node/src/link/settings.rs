@@ -18,7 +18,8 @@ pub(super) const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// Unread bytes of one stream. As large as bulk needs on short paths and no larger: what a bulk stream has under way
 /// stands before every small unit that shares its path.
 const STREAM_WINDOW_BYTES: u32 = 768 * 1024;
-/// Unread bytes of one session, over all its streams: the most that a peer can make this node hold.
+/// Unread bytes of one session beyond what its streams in use may each hold. Streams that nobody reads - of units that
+/// wait for a slot, of submitters that are slow - must never fill the session's window: all others would stand still.
 const SESSION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// Unacknowledged bytes of one session.
 const SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
@@ -84,11 +85,18 @@ pub(super) fn session_transport(detection: Duration) -> Result<Arc<TransportConf
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(SESSION_WINDOW_BYTES))
+        .receive_window(session_window(0))
         .send_window(SEND_WINDOW_BYTES)
         .initial_mtu(MIN_DATAGRAM_BYTES)
         .mtu_discovery_config(Some(discovery));
     Ok(Arc::new(config))
+}
+
+/// The window of a session with this many streams in use: each may be full and unread, and there is still room.
+pub(super) fn session_window(streams: u32) -> VarInt {
+    let streams = streams.min(2 * MAX_STREAMS);
+    VarInt::from_u64(u64::from(SESSION_WINDOW_BYTES) + u64::from(streams) * u64::from(STREAM_WINDOW_BYTES))
+        .unwrap_or(VarInt::MAX)
 }
 
 /// Limits on handshakes that wait.
