@@ -240,10 +240,15 @@ impl TestMesh {
     /// Runs a command that names its data directory itself.
     #[track_caller]
     pub fn command(&self, args: &[impl AsRef<OsStr>]) -> Finished {
+        self.begin_command(args).finish()
+    }
+
+    /// Begins such a command.
+    pub fn begin_command(&self, args: &[impl AsRef<OsStr>]) -> Running {
         let mut command = Command::new(node_program());
         command.args(args).current_dir(self.dir.path());
         without_settings(&mut command);
-        Running::start(command, &Stdin::Null).finish()
+        Running::start(command, &Stdin::Null)
     }
 
     /// What a node knows.
