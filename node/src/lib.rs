@@ -18,6 +18,7 @@ pub use bytes::Bytes;
 pub use cli::main;
 pub use config::Settings;
 pub use node::{Node, NodeError};
+pub use unit::report;
 pub use unit::{PayloadClosed, SubmittedUnit, UnitEvent, UnitEvents, UnitPayload, UnitRequest};
 pub use workmesh_proto::wire::items::Piece;
 pub use workmesh_proto::wire::query::Fault;

@@ -18,12 +18,12 @@ use workmesh_proto::wire::unit::Eof;
 use workmesh_proto::{Cost, Incarnation, NodeId};
 
 use crate::config::Settings;
-use crate::control::report::{PingReport, StatusReport};
 use crate::control::{Control, StatusSource};
 use crate::exec::{EMPTY_REMEDY, ExecError, ExecSettings, Executor, Registry, RegistryError};
 use crate::identity::{Identity, IdentityError, next_incarnation};
 use crate::link::{Endpoint, EndpointSettings, LinkError};
 use crate::mesh::{Dialer, Driver, MeshHandle, accept_peers};
+use crate::unit::report::{PingReport, StatusReport};
 use crate::unit::{SubmittedUnit, UnitEvents, UnitRequest, Units};
 
 /// Bytes that a leaf's own control conversation may hold in each direction.

@@ -175,9 +175,8 @@ impl<'a> Story<'a> {
         let started = Instant::now();
         for id in ["B", "C"] {
             let target = NodeId::parse(id)?;
-            let found = |route: &crate::control::report::RouteReport| {
-                route.node == target && route.next_hop.is_some()
-            };
+            let found =
+                |route: &crate::unit::report::RouteReport| route.node == target && route.next_hop.is_some();
             let wanted = format!("route to {id}");
             let status = self
                 .mesh

@@ -10,7 +10,7 @@ use workmesh_proto::NodeId;
 use super::connect::{Access, ConnectArgs};
 use super::exit::{self, Failure};
 use super::{text, value};
-use crate::control::report::PingReport;
+use crate::unit::report::PingReport;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::connect::{Access, ConnectArgs};
 use super::{exit, text};
-use crate::control::report::{LinkReport, RouteReport, StatusReport};
+use crate::unit::report::{LinkReport, RouteReport, StatusReport};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -8,7 +8,7 @@ use workmesh_proto::NodeId;
 
 use super::connect::{Access, ConnectArgs};
 use super::{exit, text};
-use crate::control::report::HopReport;
+use crate::unit::report::HopReport;
 
 const EXAMPLES: &str = "\
 Examples:

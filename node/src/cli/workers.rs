@@ -9,7 +9,7 @@ use workmesh_proto::NodeId;
 use super::connect::{Access, ConnectArgs};
 use super::exit::{self, Failure};
 use super::text;
-use crate::control::report::WorkerReport;
+use crate::unit::report::WorkerReport;
 
 const EXAMPLES: &str = "\
 Examples:

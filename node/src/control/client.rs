@@ -18,7 +18,7 @@ use workmesh_proto::wire::query::{Fault, Query};
 use workmesh_proto::wire::unit::{Cancel, Submit};
 use workmesh_proto::{NodeId, UnitId};
 
-use super::report::{HopReport, PingReport, StatusReport, WorkerReport};
+use crate::unit::report::{HopReport, PingReport, StatusReport, WorkerReport};
 
 /// The longest payload frame that a client sends, in bytes.
 pub const PAYLOAD_FRAME_BYTES: usize = 64 * 1024;

@@ -1,6 +1,5 @@
 //! The local control socket: one conversation a connection, in the frames of a session's streams.
 
-pub mod report;
 pub mod client;
 mod server;
 mod stream;

@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use workmesh_proto::mesh::Reach;
 use workmesh_proto::{MeshName, NodeId};
 
-use super::report::{
-    CertificateReport, ForwardedReport, LinkReport, RouteReport, StatusReport, WorkerReport,
-};
 use crate::link::{DROPS, Endpoint};
 use crate::mesh::DialState;
+use crate::unit::report::{
+    CertificateReport, ForwardedReport, LinkReport, RouteReport, StatusReport, WorkerReport,
+};
 use crate::unit::{Units, pool_report};
 
 /// Where the figures come from.

@@ -1,9 +1,10 @@
 //! Units in motion: at their origin (placement, submission, events) and on their way into this node's executor.
-//! Also the questions that nodes ask each other. Knows sessions, never sockets.
+//! Also the questions that nodes ask each other, and the answers. Knows sessions, never sockets.
 
 mod events;
 mod origin;
 mod placement;
+pub mod report;
 mod query;
 mod recent;
 mod serve;

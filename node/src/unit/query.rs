@@ -12,8 +12,8 @@ use workmesh_proto::wire::frame::{Frame, FrameType};
 use workmesh_proto::wire::query::{Fault, Query};
 use workmesh_proto::wire::unit::Kind;
 
+use super::report::{ActiveWork, HopReport, NextHop, PingReport, PoolReport};
 use super::units::Units;
-use crate::control::report::{ActiveWork, HopReport, NextHop, PingReport, PoolReport};
 use crate::link::FrameSender;
 use crate::mesh::SessionError;
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cli::connect::Access;
-use crate::control::report::StatusReport;
+use crate::unit::report::StatusReport;
 
 /// How long a node may take to listen, and a route to appear.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);

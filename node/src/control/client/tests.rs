@@ -1,8 +1,10 @@
+//! The client's half of a conversation, against a scripted node.
+
 use workmesh_proto::wire::unit::{Eof, Kind, Refused};
 
 use super::*;
-use crate::control::report::PoolReport;
 use crate::control::scripted::{pair, submit};
+use crate::unit::report::PoolReport;
 
 fn node(id: &str) -> NodeId {
     NodeId::parse(id).unwrap()
