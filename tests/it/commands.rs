@@ -69,9 +69,9 @@ fn reports_have_the_keys_that_scripts_rely_on() {
     has(&status["pool"], &["slots", "running", "queued", "queue_limit"]);
     let ping = mesh.ping("A", "C");
     has(&ping, &["node", "rtt_ms", "version", "uptime_s", "initial_time", "response_time", "active_work", "pool"]);
-    let workers = mesh.at("A", &["workers", "--json"]).ok().json();
+    let workers = mesh.at("A", &["workers", "--json"]).ok().json_lines();
     has(&workers[0], &["node", "directive", "payload", "version", "description"]);
-    assert_eq!(workers.as_array().unwrap().iter().filter(|row| row["directive"] == "echo:file").count(), 3);
+    assert_eq!(workers.iter().filter(|row| row["directive"] == "echo:file").count(), 3);
 
     for verb in [&["status"][..], &["ping", "C"], &["trace", "C"], &["workers"]] {
         let done = mesh.at("A", verb).ok();

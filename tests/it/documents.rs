@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
-use workmesh_tests::{Spec, TestMesh, repository};
+use workmesh_tests::{Spec, TestMesh, node_program, repository};
 
 fn read(path: &str) -> String {
     let path = repository().join(path);
@@ -29,20 +30,21 @@ fn blocks(page: &str, kind: &str) -> Vec<String> {
     found
 }
 
-/// The commands of `console` blocks, each with the output that the page shows; without those that need more than one
-/// node or files of the reader's.
+/// The commands of a page's `console` blocks, each with the output that the page shows.
 fn transcripts(page: &str) -> Vec<(String, String)> {
+    blocks(page, "console").iter().flat_map(|block| commands(page, block)).collect()
+}
+
+fn commands(page: &str, block: &str) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
-    for block in blocks(page, "console") {
-        for line in block.lines() {
-            match (line.strip_prefix("$ "), found.last_mut()) {
-                (Some(command), _) => found.push((command.to_owned(), String::new())),
-                (None, Some((_, output))) => {
-                    output.push_str(line);
-                    output.push('\n');
-                }
-                (None, None) => panic!("{page}: output before a command: {line}"),
+    for line in block.lines() {
+        match (line.strip_prefix("$ "), found.last_mut()) {
+            (Some(command), _) => found.push((command.to_owned(), String::new())),
+            (None, Some((_, output))) => {
+                output.push_str(line);
+                output.push('\n');
             }
+            (None, None) => panic!("{page}: output before a command: {line}"),
         }
     }
     found
@@ -71,6 +73,103 @@ fn what_the_guide_to_the_workers_prints_is_what_they_print() {
         compared += 1;
     }
     assert!(compared >= 4, "{compared} commands were compared");
+}
+
+/// A `console` block under a comment `<!-- test: setup=NAME -->`.
+struct Transcript {
+    setup: String,
+    commands: Vec<(String, String)>,
+}
+
+fn marked_transcripts(page: &str) -> Vec<Transcript> {
+    const MARK: &str = "<!-- test: setup=";
+    let text = read(page);
+    text.split(MARK)
+        .skip(1)
+        .map(|marked| {
+            let setup = marked.split([' ', '\n']).next().unwrap().to_owned();
+            let block = marked.split("```console\n").nth(1).and_then(|rest| rest.split("```").next());
+            let block = block.unwrap_or_else(|| panic!("{page}: no console block after {MARK}{setup}"));
+            Transcript { setup, commands: commands(page, block) }
+        })
+        .collect()
+}
+
+#[test]
+fn marked_examples_print_what_the_pages_show() {
+    let mut ran = 0;
+    for page in pages() {
+        let page = page.to_str().unwrap();
+        for transcript in marked_transcripts(page) {
+            let mut mesh = TestMesh::named("lab");
+            if transcript.setup == "two-nodes" {
+                let a = mesh.start(Spec::new("nodeA")).address();
+                mesh.start(Spec::new("nodeB").peer(a));
+                mesh.wait_until_all_routes();
+            } else {
+                assert_eq!(transcript.setup, "none", "{page}: a setup that no test knows");
+            }
+            for (command, expected) in transcript.commands {
+                let output = shell(&mesh, &command);
+                assert!(fits(&output, &expected), "{page}: {command}\nshown:\n{expected}\nprinted:\n{output}");
+                ran += 1;
+            }
+        }
+    }
+    assert!(ran > 0 || !repository().join("README.md").exists(), "the README shows no tested command");
+}
+
+/// Runs a command as a reader would, at nodeA; gives what the terminal would show.
+fn shell(mesh: &TestMesh, command: &str) -> String {
+    let place = mesh.dir().join("reader");
+    let bin = place.join("bin");
+    if !bin.exists() {
+        fs::create_dir_all(&bin).unwrap();
+        std::os::unix::fs::symlink(node_program(), bin.join("node")).unwrap();
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    let output = Command::new("bash")
+        .args(["-c", &format!("{{ {command}\n}} 2>&1")])
+        .current_dir(&place)
+        .env("PATH", format!("{}:{path}", bin.display()))
+        .env("NODE_DATA_DIR", mesh.dir().join("nodeA"))
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Whether an output is as shown, where `...` stands for anything in a line, and alone for any lines.
+fn fits(output: &str, shown: &str) -> bool {
+    let (output, shown): (Vec<_>, Vec<_>) = (output.lines().collect(), shown.lines().collect());
+    lines_fit(&output, &shown)
+}
+
+fn lines_fit(output: &[&str], shown: &[&str]) -> bool {
+    match (shown, output) {
+        ([], []) => true,
+        (["...", rest @ ..], _) => (0..=output.len()).any(|skipped| lines_fit(&output[skipped..], rest)),
+        ([first, rest @ ..], [line, others @ ..]) => line_fits(line.trim_end(), first.trim_end()) && lines_fit(others, rest),
+        _ => false,
+    }
+}
+
+fn line_fits(line: &str, shown: &str) -> bool {
+    let mut parts = shown.split("...");
+    let Some(mut rest) = parts.next().and_then(|first| line.strip_prefix(first)) else { return false };
+    let Some(last) = shown.contains("...").then(|| parts.next_back()).flatten() else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+#[test]
+fn dots_in_an_example_stand_for_anything() {
+    assert!(fits("a 1 b\nx\ny\nz\n", "a ... b\n...\nz\n"));
+    assert!(fits("unit 7 on B: late", "unit ... on B: late"));
+    assert!(!fits("unit 7 on C: late", "unit ... on B: late"));
+    assert!(!fits("a\nb\n", "a\n"));
 }
 
 #[test]

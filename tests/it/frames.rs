@@ -1,10 +1,10 @@
 //! Datagrams that nobody should have sent: noise, forged and replayed forward frames. Dropped, counted, logged once; work
-//! goes on.
+//! goes on. And datagrams that are lost or come late.
 
 use std::net::UdpSocket;
 
 use rustix::process::Signal;
-use workmesh_tests::{Direction, Log, Running, Spec, TestMesh, UdpProxy, wait_until};
+use workmesh_tests::{Direction, Log, Pattern, Running, Spec, TestMesh, UdpProxy, wait_until};
 
 const NO_LINK: &str = "forward frame from an address that is no live link";
 const FORGED: &str = "forward frame that is malformed, forged or of an old link";
@@ -120,5 +120,22 @@ fn frames_of_an_earlier_link_are_worth_nothing() {
     let replayed = frames.len().min(20) as u64;
     wait_until("the old frames are dropped", || dropped(&mesh, "A") >= before + replayed);
     wait_until_logged_once(mesh.node("A").log(), FORGED);
+    all_ticks_come(begin_ticks(&mesh));
+}
+
+#[test]
+fn loss_and_reordering_cost_nothing_but_time() {
+    let (mut mesh, proxy) = pair();
+    proxy.lose_one_in(20);
+    let b = mesh.node("B").address();
+    mesh.start(Spec::new("C").peer(b));
+    mesh.wait_until_all_routes();
+    let mut payload = Vec::new();
+    std::io::Read::read_to_end(&mut Pattern::new(8 * 1024 * 1024), &mut payload).unwrap();
+    let digest = blake3::hash(&payload).to_string();
+    let submit = ["submit", "--to", "A", "--directive", "digest:blake3", "-"];
+    assert_eq!(mesh.at_with_input("C", &submit, payload.clone()).ok().text(), digest);
+    let echo = ["submit", "--to", "C", "--directive", "echo:buffer", "-"];
+    assert!(mesh.at_with_input("A", &echo, payload.clone()).ok().stdout == payload);
     all_ticks_come(begin_ticks(&mesh));
 }

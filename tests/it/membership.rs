@@ -19,8 +19,8 @@ fn a_capability_far_away_is_visible_and_goes_with_its_node() {
     let d = mesh.node("D").address();
     mesh.start(Spec::new("E").peer(d).own_workers());
     let has_ticks = |mesh: &TestMesh| {
-        let workers = mesh.at("A", &["workers", "--json"]).ok().json();
-        workers.as_array().unwrap().iter().any(|row| row["directive"] == "test:ticks" && row["node"] == "E")
+        let workers = mesh.at("A", &["workers", "--json"]).ok().json_lines();
+        workers.iter().any(|row| row["directive"] == "test:ticks" && row["node"] == "E")
     };
     wait_until("A knows E's workers", || has_ticks(&mesh));
     let submit = ["submit", "--directive", "test:ticks", "--param", "count=2", "--format", "lines"];

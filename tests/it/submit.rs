@@ -37,13 +37,8 @@ fn four_responses_cross_four_hops_in_order_and_live() {
     );
 
     let trace = mesh.at("A", &["trace", "E", "--json"]).ok();
-    let nodes: Vec<_> = trace
-        .text()
-        .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
-        .flat_map(|value| value.as_array().cloned().unwrap_or_else(|| vec![value]))
-        .map(|hop| hop["node"].as_str().unwrap_or_default().to_owned())
-        .collect();
+    let hops = trace.json_lines();
+    let nodes: Vec<_> = hops.iter().map(|hop| hop["node"].as_str().unwrap()).collect();
     assert_eq!(nodes, ["B", "C", "D", "E"]);
 }
 

@@ -42,6 +42,12 @@ impl Finished {
             .unwrap_or_else(|error| panic!("stdout is no JSON: {error}: {self:?}"))
     }
 
+    /// Stdout as JSON values, one a line.
+    pub fn json_lines(&self) -> Vec<Value> {
+        let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        self.text().lines().map(parse).collect()
+    }
+
     /// Fails the test unless the status is 0.
     #[track_caller]
     pub fn ok(self) -> Self {

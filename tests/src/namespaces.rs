@@ -1,4 +1,5 @@
-//! Hosts of their own on one machine: network namespaces joined by cables that can be cut and made bad.
+//! Hosts of their own on one machine: network namespaces joined by cables that can be cut, or swallow what they should
+//! carry.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -145,32 +146,18 @@ impl Cable {
         self.set("up");
     }
 
-    /// Lets packets be treated as `netem` describes it, in both directions: `loss 100%` swallows all, unseen by the ends.
-    pub fn impair(&self, netem: &str) {
-        for end in [&self.left, &self.right] {
-            let mut args = vec![
-                "-n",
-                &end.namespace,
-                "qdisc",
-                "replace",
-                "dev",
-                &end.device,
-                "root",
-                "netem",
-            ];
-            args.extend(netem.split(' '));
-            tool("tc", &args).expect("tc can impair a cable");
+    /// Lets the cable swallow every packet, unseen by the ends: each believes the other at an address that nobody has.
+    pub fn swallow(&self) {
+        for (end, other) in [(&self.left, &self.right), (&self.right, &self.left)] {
+            let nobody = "02:00:00:00:00:01";
+            end.neighbour(&["replace", &other.address, "lladdr", nobody, "nud", "permanent"]);
         }
     }
 
-    /// Takes an impairment away.
-    pub fn repair(&self) {
-        for end in [&self.left, &self.right] {
-            tool(
-                "tc",
-                &["-n", &end.namespace, "qdisc", "del", "dev", &end.device, "root"],
-            )
-            .expect("the cable was impaired");
+    /// Lets it carry packets again.
+    pub fn carry(&self) {
+        for (end, other) in [(&self.left, &self.right), (&self.right, &self.left)] {
+            end.neighbour(&["del", &other.address]);
         }
     }
 
@@ -178,6 +165,12 @@ impl Cable {
         for end in [&self.left, &self.right] {
             ip(&["-n", &end.namespace, "link", "set", &end.device, state]);
         }
+    }
+}
+
+impl End {
+    fn neighbour(&self, change: &[&str]) {
+        ip(&[&["-n", &self.namespace, "neighbour"], change, &["dev", &self.device]].concat());
     }
 }
 
@@ -205,14 +198,10 @@ fn ip(args: &[&str]) {
 }
 
 fn try_ip(args: &[&str]) -> Result<(), String> {
-    tool("ip", args)
-}
-
-fn tool(name: &str, args: &[&str]) -> Result<(), String> {
-    let output = Command::new(name)
+    let output = Command::new("ip")
         .args(args)
         .output()
-        .map_err(|error| format!("cannot run {name}: {error}"))?;
+        .map_err(|error| format!("cannot run ip: {error}"))?;
     if output.status.success() {
         return Ok(());
     }

@@ -1,7 +1,8 @@
-//! A UDP proxy between a dialling node and the one that it dials: keeps what passes, and adds datagrams of the test.
+//! A UDP proxy between a dialling node and the one that it dials: keeps what passes, loses and swaps some of it where it
+//! is told to, and adds datagrams of the test.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -36,6 +37,8 @@ struct Shared {
     listener: SocketAddr,
     dialler: Mutex<Option<SocketAddr>>,
     kept: Mutex<Vec<(Direction, Vec<u8>)>>,
+    /// Of so many datagrams one is lost and one comes late; 0 for none.
+    bad_one_in: AtomicU64,
     ends: AtomicBool,
 }
 
@@ -55,6 +58,7 @@ impl UdpProxy {
             listener,
             dialler: Mutex::default(),
             kept: Mutex::default(),
+            bad_one_in: AtomicU64::new(0),
             ends: AtomicBool::new(false),
         });
         let threads = [Direction::ToListener, Direction::ToDialler]
@@ -83,6 +87,11 @@ impl UdpProxy {
             .collect()
     }
 
+    /// From here on loses one datagram of `count` in each direction, and passes another on after the one behind it.
+    pub fn lose_one_in(&self, count: u64) {
+        self.shared.bad_one_in.store(count, Ordering::Relaxed);
+    }
+
     /// Sends a datagram as if it came from the node at the other end.
     pub fn inject(&self, direction: Direction, datagram: &[u8]) {
         self.shared.send(direction, datagram);
@@ -102,6 +111,8 @@ impl Drop for UdpProxy {
 impl Shared {
     fn pass(&self, direction: Direction) {
         let mut buffer = vec![0; 65536];
+        let mut passed = 0_u64;
+        let mut late: Option<Vec<u8>> = None;
         while !self.ends.load(Ordering::Relaxed) {
             let from = match direction {
                 Direction::ToListener => &self.front,
@@ -115,7 +126,17 @@ impl Shared {
             }
             let datagram = &buffer[..length];
             self.keep(direction, datagram);
-            self.send(direction, datagram);
+            passed += 1;
+            match passed.checked_rem(self.bad_one_in.load(Ordering::Relaxed)) {
+                Some(0) => continue,
+                Some(1) => late = Some(datagram.to_vec()),
+                _ => {
+                    self.send(direction, datagram);
+                    if let Some(late) = late.take() {
+                        self.send(direction, &late);
+                    }
+                }
+            }
         }
     }
 
