@@ -1,7 +1,7 @@
 //! The comparator: the product and raw quinn doing the same exchanges, in turn within one run, over loopback processes.
 //!
 //! Driver: `rounds` raises each `subject`'s processes, `measure` loads them, `gates` judges, `report` prints.
-//! Roles: hidden verbs of this program, one a process, under `role`.
+//! Roles: hidden verbs of this program, one a process, under `role`. Started under the name `node`, it is a node.
 
 mod accounting;
 mod floor;
@@ -11,6 +11,7 @@ mod interrupt;
 mod measure;
 mod one_shot;
 mod process;
+mod product;
 mod protocol;
 mod reading;
 mod report;
@@ -19,6 +20,7 @@ mod rounds;
 mod settings;
 mod subject;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -27,6 +29,7 @@ use clap::{Parser, Subcommand};
 
 use crate::floor::Floor;
 use crate::measure::Extent;
+use crate::product::Product;
 use crate::report::Draft;
 use crate::rounds::Plan;
 use crate::subject::Subject;
@@ -72,14 +75,20 @@ enum Role {
     FloorClient(role::floor_client::Args),
     #[command(hide = true)]
     UdpForwarder(role::udp_forwarder::Args),
+    #[command(hide = true)]
+    ProductClient(role::product_client::Args),
 }
 
 fn main() -> Result<ExitCode> {
+    if std::env::args_os().next().is_some_and(|name| Path::new(&name) == product::NODE) {
+        return Ok(workmesh_node::main());
+    }
     let args = Args::parse();
     match args.role {
         Some(Role::FloorServer(args)) => role::run(role::floor_server::run(args)),
         Some(Role::FloorClient(args)) => role::run(role::floor_client::run(args)),
         Some(Role::UdpForwarder(args)) => role::run(role::udp_forwarder::run(args)),
+        Some(Role::ProductClient(args)) => role::run(role::product_client::run(args)),
         None => return drive(&args.run),
     }
     .map(|()| ExitCode::SUCCESS)
@@ -93,7 +102,10 @@ fn drive(run: &Run) -> Result<ExitCode> {
     interrupt::watch(directory.path().to_owned())?;
     let plan = plan(run);
     let draft = Draft::begin(&plan)?;
-    let subjects: Vec<Box<dyn Subject>> = vec![Box::new(Floor::create(&directory)?)];
+    let subjects: Vec<Box<dyn Subject>> = vec![
+        Box::new(Floor::create(&directory)?),
+        Box::new(Product::create(&directory)?),
+    ];
     let readings = rounds::run(&subjects, &plan, report::progress)?;
     let gates = gates::judge(&readings);
     let report = draft.finish(readings, gates);

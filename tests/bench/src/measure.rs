@@ -108,12 +108,14 @@ pub(crate) fn mixed(running: &mut Running, extent: Extent, handling: Handling) -
     Ok(figures)
 }
 
-/// Memory of `count` pending requests at either end.
+/// Memory of `count` pending requests at either end; what the first one costs once is not in it.
 pub(crate) fn pending(running: &mut Running, count: usize) -> Result<Figures> {
     let resident = |running: &Running| -> Result<(u64, u64)> {
         let asker = running.asker.as_ref().context("nobody asks in this shape")?;
         Ok((running.answerer.memory()?.resident, asker.memory()?.resident))
     };
+    running.ask(Order::Hold { count: 1 }, Duration::ZERO)?;
+    running.ask(Order::Release, Duration::ZERO)?;
     let before = resident(running)?;
     running.ask(Order::Hold { count }, Duration::ZERO)?;
     let after = resident(running)?;

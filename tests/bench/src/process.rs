@@ -3,7 +3,7 @@
 //! Dropping a [`Process`] ends it; [`end_all`] ends every one at once, for a signal that leaves no time to unwind.
 //! It never looks at what a process says beyond the line.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 static RUNNING: Mutex<Vec<Arc<Mutex<Child>>>> = Mutex::new(Vec::new());
 
-/// A child process with lines on its stdin and stdout; its stderr is the driver's.
+/// A child process that takes lines on its stdin and says lines: a role on its stdout, with the driver's stderr; a node in
+/// its log.
 pub(crate) struct Process {
     name: String,
     pid: u32,
@@ -31,18 +32,34 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command` under a name for reports.
+    /// Starts a role under a name for reports.
     pub(crate) fn start(name: impl Into<String>, command: &mut Command) -> Result<Self> {
-        let name = name.into();
+        Self::spawn(name.into(), command.stdout(Stdio::piped()), |child| {
+            Box::new(child.stdout.take().expect("stdout was asked for as a pipe"))
+        })
+    }
+
+    /// Starts a program that says what matters on its stderr.
+    pub(crate) fn start_logging(name: impl Into<String>, command: &mut Command) -> Result<Self> {
+        let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
+        Self::spawn(name.into(), command, |child| {
+            Box::new(child.stderr.take().expect("stderr was asked for as a pipe"))
+        })
+    }
+
+    fn spawn(
+        name: String,
+        command: &mut Command,
+        take_voice: impl FnOnce(&mut Child) -> Box<dyn Read + Send>,
+    ) -> Result<Self> {
         // Under the lock, so that no child is started behind the back of `end_all`.
         let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = command
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("start {name} ({})", command.get_program().display()))?;
         let stdin = child.stdin.take().expect("stdin was asked for as a pipe");
-        let stdout = child.stdout.take().expect("stdout was asked for as a pipe");
+        let voice = take_voice(&mut child);
         let pid = child.id();
         let child = Arc::new(Mutex::new(child));
         running.push(Arc::clone(&child));
@@ -50,7 +67,7 @@ impl Process {
 
         let (sender, lines) = channel();
         thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            for line in BufReader::new(voice).lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {
                     return;
                 }
@@ -70,6 +87,20 @@ impl Process {
         self.read(PATIENCE)
     }
 
+    /// Waits for the line in which `find` finds what it looks for, and passes over those before.
+    pub(crate) fn wait_for<T>(&self, find: impl Fn(&str) -> Option<T>) -> Result<T> {
+        let mut last = String::new();
+        loop {
+            let line = self
+                .read_line(PATIENCE)
+                .with_context(|| format!("its last line: {last:?}"))?;
+            if let Some(found) = find(&line) {
+                return Ok(found);
+            }
+            last = line;
+        }
+    }
+
     /// Gives a role an order that takes `duration`, and waits for its answer.
     pub(crate) fn ask(&mut self, order: &Order, duration: Duration) -> Result<Answer> {
         let mut text = serde_json::to_vec(order).context("encode an order")?;
@@ -83,12 +114,16 @@ impl Process {
         }
     }
 
-    fn read<T: DeserializeOwned>(&self, patience: Duration) -> Result<T> {
-        let line = match self.lines.recv_timeout(patience) {
-            Ok(line) => line,
+    fn read_line(&self, patience: Duration) -> Result<String> {
+        match self.lines.recv_timeout(patience) {
+            Ok(line) => Ok(line),
             Err(RecvTimeoutError::Timeout) => bail!("{} said nothing for {patience:?}", self.name),
             Err(RecvTimeoutError::Disconnected) => bail!("{} ended", self.name),
-        };
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, patience: Duration) -> Result<T> {
+        let line = self.read_line(patience)?;
         serde_json::from_str(&line).with_context(|| format!("understand {}: {line}", self.name))
     }
 

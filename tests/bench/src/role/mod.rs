@@ -1,11 +1,14 @@
-//! The processes of the floor. Each is this program again under a hidden verb, on one current-thread runtime.
+//! The processes of a run that are this program again under a hidden verb, each on one current-thread runtime.
 //!
 //! A role reports itself on stdout, obeys stdin, and ends with it, so that none outlives its driver however that ends.
 
+mod asking;
 pub(crate) mod floor_client;
 pub(crate) mod floor_server;
+pub(crate) mod product_client;
 mod request;
 pub(crate) mod udp_forwarder;
+pub(crate) mod workers;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
