@@ -76,17 +76,17 @@ impl Asker for Mesh {
 
     async fn exchange(&self, _handling: Handling) -> Result<()> {
         let mut events = self.submit(ECHO, Bytes::from_static(PAYLOAD)).await?;
-        let mut answered = false;
+        let mut missing = PAYLOAD.as_slice();
         while let Some(event) = events.next().await {
             match event {
                 UnitEvent::Piece(piece) => {
-                    ensure!(piece.data == PAYLOAD[..], "an answer is not its request");
-                    answered = true;
+                    let rest = missing.strip_prefix(&*piece.data);
+                    missing = rest.context("an answer is not its request")?;
                 }
                 UnitEvent::Eof(eof) => check(&eof)?,
             }
         }
-        ensure!(answered, "a unit ended without its answer");
+        ensure!(missing.is_empty(), "a unit ended without its whole answer");
         Ok(())
     }
 
