@@ -44,10 +44,8 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         Ok(()) => {
             info!("stopping; send the signal again to stop at once");
             let mut again = StopSignals::new()?;
-            tokio::select! {
-                () = node.stop(DRAIN) => info!("stopped"),
-                () = again.wait() => warn!("stopped at once"),
-            }
+            node.stop_sooner(DRAIN, again.wait()).await;
+            info!("stopped");
             Ok(())
         }
         Err(refused) => {

@@ -1,6 +1,7 @@
 //! A node, put together: the one file that knows all parts. Called by `node run`, by one-shot commands that join as a
 //! leaf, and by programs that embed a node.
 
+use std::future::Future;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -45,6 +46,7 @@ pub struct Node {
     status: Arc<StatusSource>,
     control: Control,
     tasks: JoinSet<()>,
+    dialers: JoinSet<()>,
     driver: AbortHandle,
     duplicate: Option<oneshot::Receiver<Incarnation>>,
     _leaf_spool: Option<TempDir>,
@@ -186,18 +188,19 @@ impl Node {
             units.sessions().clone(),
         ));
         tasks.spawn(tell_load(executor, mesh.clone()));
-        let mut dialers = Vec::new();
+        let mut dialers = JoinSet::new();
+        let mut dial_states = Vec::new();
         for peer in settings.peers {
             let dialer = Dialer::new(peer, endpoint.clone(), mesh.clone());
-            dialers.push(dialer.state());
-            tasks.spawn(dialer.run());
+            dial_states.push(dialer.state());
+            dialers.spawn(dialer.run());
         }
         let status = Arc::new(StatusSource {
             units: units.clone(),
             endpoint: endpoint.clone(),
             mesh: identity.mesh().clone(),
             listens: settings.listen.is_some(),
-            dialers,
+            dialers: dial_states,
             not_after: ArcSwap::from_pointee(identity.not_after()),
         });
         let control = Control::new(units.clone(), status.clone());
@@ -207,6 +210,7 @@ impl Node {
             status,
             control,
             tasks,
+            dialers,
             driver,
             duplicate: Some(duplicate),
             _leaf_spool: leaf_spool,
@@ -301,8 +305,18 @@ impl Node {
     }
 
     /// Takes no new units, lets running ones end within `drain`, and leaves the mesh.
-    pub async fn stop(mut self, drain: Duration) {
-        let drained = self.units.executor.drain(drain).await;
+    pub async fn stop(self, drain: Duration) {
+        self.stop_sooner(drain, std::future::pending()).await;
+    }
+
+    /// As [`stop`](Self::stop); once `hurry` is ready, units are given no more time.
+    pub(crate) async fn stop_sooner(mut self, drain: Duration, hurry: impl Future<Output = ()>) {
+        self.dialers.shutdown().await;
+        let executor = &self.units.executor;
+        let drained = tokio::select! {
+            drained = executor.drain(drain) => drained,
+            () = hurry => executor.drain(Duration::ZERO).await,
+        };
         if drained.stopped > 0 || drained.stuck > 0 {
             warn!(
                 stopped = drained.stopped,
@@ -311,6 +325,7 @@ impl Node {
             );
         }
         let _late = tokio::time::timeout(DELIVER, self.units.delivered()).await;
+        self.units.sessions().close_all();
         let _late = tokio::time::timeout(LEAVE, self.units.mesh.leave()).await;
         self.endpoint.close().await;
         self.driver.abort();

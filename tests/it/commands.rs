@@ -15,9 +15,19 @@ fn a_machine_without_an_identity_is_told_how_to_make_one() {
 fn a_command_without_a_node_says_what_to_start() {
     let mesh = TestMesh::new();
     let dir = mesh.identity("A");
-    for verb in [&["status"][..], &["ping", "B"], &["workers"], &["submit", "--directive", "a:b"]] {
+    for verb in [
+        &["status"][..],
+        &["ping", "B"],
+        &["workers"],
+        &["submit", "--directive", "a:b"],
+    ] {
         let done = mesh.command(&[verb, &["--data-dir", dir.to_str().unwrap()]].concat());
-        assert_eq!((done.status, done.stderr.lines().count()), (3, 1), "{verb:?}: {}", done.stderr);
+        assert_eq!(
+            (done.status, done.stderr.lines().count()),
+            (3, 1),
+            "{verb:?}: {}",
+            done.stderr
+        );
         assert!(done.stderr.starts_with("node: "), "{}", done.stderr);
     }
 }
@@ -28,7 +38,10 @@ fn a_configuration_at_fault_is_refused_with_file_line_and_key() {
     let dir = mesh.identity("A");
     let file = mesh.dir().join("bad.toml");
     for (text, expected) in [
-        ("[mesh]\nlisten = \"127.0.0.1:0\"\npeer = [\"b:1\"]\n", "bad.toml:3:1: mesh.peer"),
+        (
+            "[mesh]\nlisten = \"127.0.0.1:0\"\npeer = [\"b:1\"]\n",
+            "bad.toml:3:1: mesh.peer",
+        ),
         ("[pool]\n\nqueue = -1\n", "bad.toml:3:"),
         ("[mesh\n", "bad.toml:1:"),
     ] {
@@ -61,21 +74,62 @@ fn reports_have_the_keys_that_scripts_rely_on() {
         }
     };
     let status = mesh.status("A");
-    has(&status, &["node", "mesh", "version", "uptime_s", "links", "routes", "workers", "pool", "forwarded", "certificate"]);
-    has(&status["links"][0], &["node", "address", "cost", "rtt_ms", "state"]);
+    has(
+        &status,
+        &[
+            "node",
+            "mesh",
+            "version",
+            "uptime_s",
+            "links",
+            "routes",
+            "workers",
+            "pool",
+            "forwarded",
+            "certificate",
+        ],
+    );
+    has(
+        &status["links"][0],
+        &["node", "address", "cost", "rtt_ms", "state"],
+    );
     has(&status["routes"][0], &["node", "next_hop", "cost", "hops"]);
     has(&status["forwarded"], &["packets", "bytes", "dropped"]);
     has(&status["certificate"], &["not_after"]);
     has(&status["pool"], &["slots", "running", "queued", "queue_limit"]);
     let ping = mesh.ping("A", "C");
-    has(&ping, &["node", "rtt_ms", "version", "uptime_s", "initial_time", "response_time", "active_work", "pool"]);
+    has(
+        &ping,
+        &[
+            "node",
+            "rtt_ms",
+            "version",
+            "uptime_s",
+            "initial_time",
+            "response_time",
+            "active_work",
+            "pool",
+        ],
+    );
     let workers = mesh.at("A", &["workers", "--json"]).ok().json_lines();
-    has(&workers[0], &["node", "directive", "payload", "version", "description"]);
-    assert_eq!(workers.iter().filter(|row| row["directive"] == "echo:file").count(), 3);
+    has(
+        &workers[0],
+        &["node", "directive", "payload", "version", "description"],
+    );
+    assert_eq!(
+        workers
+            .iter()
+            .filter(|row| row["directive"] == "echo:file")
+            .count(),
+        3
+    );
 
     for verb in [&["status"][..], &["ping", "C"], &["trace", "C"], &["workers"]] {
         let done = mesh.at("A", verb).ok();
-        assert!(done.text().contains('C') && done.stderr.is_empty(), "{verb:?}: {done:?}");
+        assert!(
+            done.text().contains('C') && done.stderr.is_empty(),
+            "{verb:?}: {done:?}"
+        );
     }
 }
 
@@ -87,20 +141,29 @@ fn responses_that_are_not_text_survive_every_format() {
     assert_eq!(raw.ok().stdout, bytes);
     let json = ["submit", "--directive", "echo:bytes", "--format", "json", "-"];
     let json = mesh.at_with_input("A", &json, bytes).ok();
-    assert!(json.text().contains(r#""data_base64":"AP8K/g==""#), "{}", json.text());
+    assert!(
+        json.text().contains(r#""data_base64":"AP8K/g==""#),
+        "{}",
+        json.text()
+    );
 }
 
 #[test]
 fn a_reader_that_goes_away_cancels_the_unit() {
     let mesh = TestMesh::line(&["A", "B"]);
     let endless = r#"{"duration":0.01,"repeat":1000000000}"#;
-    let mut unit = mesh.begin("A", &["submit", "--to", "B", "--directive", "sleep:execute", endless]);
+    let mut unit = mesh.begin(
+        "A",
+        &["submit", "--to", "B", "--directive", "sleep:execute", endless],
+    );
     let mut first = [0];
     let mut stdout = unit.take_stdout();
     std::io::Read::read_exact(&mut stdout, &mut first).unwrap();
     drop(stdout);
     assert_eq!(unit.finish().status, 130);
     workmesh_tests::wait_until("B has no work", || {
-        mesh.ping("A", "B")["active_work"].as_array().is_some_and(Vec::is_empty)
+        mesh.ping("A", "B")["active_work"]
+            .as_array()
+            .is_some_and(Vec::is_empty)
     });
 }

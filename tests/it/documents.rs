@@ -18,7 +18,13 @@ fn blocks(page: &str, kind: &str) -> Vec<String> {
     let mut open: Option<String> = None;
     for line in text.lines() {
         match (&mut open, line.strip_prefix("```")) {
-            (None, Some(fence)) => open = Some(if fence == kind { String::new() } else { "\0".to_owned() }),
+            (None, Some(fence)) => {
+                open = Some(if fence == kind {
+                    String::new()
+                } else {
+                    "\0".to_owned()
+                })
+            }
             (Some(block), None) => {
                 block.push_str(line);
                 block.push('\n');
@@ -32,7 +38,10 @@ fn blocks(page: &str, kind: &str) -> Vec<String> {
 
 /// The commands of a page's `console` blocks, each with the output that the page shows.
 fn transcripts(page: &str) -> Vec<(String, String)> {
-    blocks(page, "console").iter().flat_map(|block| commands(page, block)).collect()
+    blocks(page, "console")
+        .iter()
+        .flat_map(|block| commands(page, block))
+        .collect()
 }
 
 fn commands(page: &str, block: &str) -> Vec<(String, String)> {
@@ -53,7 +62,11 @@ fn commands(page: &str, block: &str) -> Vec<(String, String)> {
 #[test]
 fn the_node_of_the_guide_is_the_node_that_the_tests_run() {
     let shown = blocks("docs/WORKERS.md", "rust,ignore");
-    assert_eq!(shown, [read("tests/own-node/src/main.rs")], "docs/WORKERS.md shows the whole of own-node's main.rs");
+    assert_eq!(
+        shown,
+        [read("tests/own-node/src/main.rs")],
+        "docs/WORKERS.md shows the whole of own-node's main.rs"
+    );
 }
 
 #[test]
@@ -62,13 +75,17 @@ fn what_the_guide_to_the_workers_prints_is_what_they_print() {
     mesh.start(Spec::new("nodeA"));
     let mut compared = 0;
     for (command, output) in transcripts("docs/WORKERS.md") {
-        let needs_more = ["guide:", "http:", "@", "> "].iter().any(|part| command.contains(part));
+        let needs_more = ["guide:", "http:", "@", "> "]
+            .iter()
+            .any(|part| command.contains(part));
         if needs_more || output.is_empty() {
             continue;
         }
         let words = shell_words(&command);
         let args: Vec<&str> = words[1..].iter().map(String::as_str).collect();
-        let done = mesh.at("nodeA", &[&args[..], &["--format", "lines"]].concat()).ok();
+        let done = mesh
+            .at("nodeA", &[&args[..], &["--format", "lines"]].concat())
+            .ok();
         assert_eq!(done.text(), output, "{command}");
         compared += 1;
     }
@@ -88,9 +105,15 @@ fn marked_transcripts(page: &str) -> Vec<Transcript> {
         .skip(1)
         .map(|marked| {
             let setup = marked.split([' ', '\n']).next().unwrap().to_owned();
-            let block = marked.split("```console\n").nth(1).and_then(|rest| rest.split("```").next());
+            let block = marked
+                .split("```console\n")
+                .nth(1)
+                .and_then(|rest| rest.split("```").next());
             let block = block.unwrap_or_else(|| panic!("{page}: no console block after {MARK}{setup}"));
-            Transcript { setup, commands: commands(page, block) }
+            Transcript {
+                setup,
+                commands: commands(page, block),
+            }
         })
         .collect()
 }
@@ -111,12 +134,18 @@ fn marked_examples_print_what_the_pages_show() {
             }
             for (command, expected) in transcript.commands {
                 let output = shell(&mesh, &command);
-                assert!(fits(&output, &expected), "{page}: {command}\nshown:\n{expected}\nprinted:\n{output}");
+                assert!(
+                    fits(&output, &expected),
+                    "{page}: {command}\nshown:\n{expected}\nprinted:\n{output}"
+                );
                 ran += 1;
             }
         }
     }
-    assert!(ran > 0 || !repository().join("README.md").exists(), "the README shows no tested command");
+    assert!(
+        ran > 0 || !repository().join("README.md").exists(),
+        "the README shows no tested command"
+    );
 }
 
 /// Runs a command as a reader would, at nodeA; gives what the terminal would show.
@@ -148,15 +177,21 @@ fn lines_fit(output: &[&str], shown: &[&str]) -> bool {
     match (shown, output) {
         ([], []) => true,
         (["...", rest @ ..], _) => (0..=output.len()).any(|skipped| lines_fit(&output[skipped..], rest)),
-        ([first, rest @ ..], [line, others @ ..]) => line_fits(line.trim_end(), first.trim_end()) && lines_fit(others, rest),
+        ([first, rest @ ..], [line, others @ ..]) => {
+            line_fits(line.trim_end(), first.trim_end()) && lines_fit(others, rest)
+        }
         _ => false,
     }
 }
 
 fn line_fits(line: &str, shown: &str) -> bool {
     let mut parts = shown.split("...");
-    let Some(mut rest) = parts.next().and_then(|first| line.strip_prefix(first)) else { return false };
-    let Some(last) = shown.contains("...").then(|| parts.next_back()).flatten() else { return rest.is_empty() };
+    let Some(mut rest) = parts.next().and_then(|first| line.strip_prefix(first)) else {
+        return false;
+    };
+    let Some(last) = shown.contains("...").then(|| parts.next_back()).flatten() else {
+        return rest.is_empty();
+    };
     for part in parts {
         let Some(at) = rest.find(part) else { return false };
         rest = &rest[at + part.len()..];
@@ -178,14 +213,23 @@ fn every_command_that_a_page_shows_is_one_that_the_program_takes() {
     let mut checked = 0;
     for page in pages() {
         for (command, _) in transcripts(page.to_str().unwrap()) {
-            let Some(verb) = command.strip_prefix("node ").and_then(|rest| rest.split(' ').next()) else { continue };
+            let Some(verb) = command
+                .strip_prefix("node ")
+                .and_then(|rest| rest.split(' ').next())
+            else {
+                continue;
+            };
             if verb.starts_with('-') {
                 continue;
             }
             let help = mesh.command(&[verb, "--help"]).ok();
             for flag in command.split([' ', '=']).filter(|word| word.starts_with("--")) {
                 let known = help.text().contains(flag) || command.contains("cert ");
-                assert!(known, "{}: `node {verb}` knows no {flag}: {command}", page.display());
+                assert!(
+                    known,
+                    "{}: `node {verb}` knows no {flag}: {command}",
+                    page.display()
+                );
             }
             checked += 1;
         }

@@ -22,7 +22,17 @@ fn wait_until_logged_once(log: &Log, reason: &str) {
 
 /// Ticks from B at A.
 fn begin_ticks(mesh: &TestMesh) -> Running {
-    let submit = ["submit", "--to", "B", "--directive", "test:ticks", "--param", "count=60", "--format", "lines"];
+    let submit = [
+        "submit",
+        "--to",
+        "B",
+        "--directive",
+        "test:ticks",
+        "--param",
+        "count=60",
+        "--format",
+        "lines",
+    ];
     let mut unit = mesh.begin("A", &submit);
     assert_eq!(unit.next_line().as_deref(), Some("1"));
     unit
@@ -60,7 +70,9 @@ fn noise_is_dropped_and_logged_once() {
     let mut frames = 0;
     for first in 0..=255_u8 {
         for length in [1, 2, 25, 26, 27, 100, 1200] {
-            let datagram: Vec<u8> = (0..length).map(|at| if at == 0 { first } else { first.wrapping_mul(31) }).collect();
+            let datagram: Vec<u8> = (0..length)
+                .map(|at| if at == 0 { first } else { first.wrapping_mul(31) })
+                .collect();
             socket.send_to(&datagram, a).unwrap();
             frames += u64::from(first < 0x40);
         }
@@ -80,7 +92,9 @@ fn forged_and_replayed_frames_have_no_effect() {
     let (mesh, proxy) = pair();
     let unit = begin_ticks(&mesh);
     let way = Direction::ToDialler;
-    wait_until("frames have passed", || proxy.kept(way, is_forward_frame).len() > 4);
+    wait_until("frames have passed", || {
+        proxy.kept(way, is_forward_frame).len() > 4
+    });
     let frames = proxy.kept(way, is_forward_frame);
 
     for frame in &frames {
@@ -97,7 +111,9 @@ fn forged_and_replayed_frames_have_no_effect() {
     }
     let covered = (HEADER + 16).min(frames[0].len()) as u64 - 1;
     // The hop count is not covered: every relay changes it.
-    wait_until("the forged frames are dropped", || dropped(&mesh, "B") >= before + covered - 1);
+    wait_until("the forged frames are dropped", || {
+        dropped(&mesh, "B") >= before + covered - 1
+    });
     wait_until_logged_once(mesh.node("B").log(), FORGED);
     all_ticks_come(unit);
 }
@@ -118,7 +134,9 @@ fn frames_of_an_earlier_link_are_worth_nothing() {
         proxy.inject(way, frame);
     }
     let replayed = frames.len().min(20) as u64;
-    wait_until("the old frames are dropped", || dropped(&mesh, "A") >= before + replayed);
+    wait_until("the old frames are dropped", || {
+        dropped(&mesh, "A") >= before + replayed
+    });
     wait_until_logged_once(mesh.node("A").log(), FORGED);
     all_ticks_come(begin_ticks(&mesh));
 }
@@ -134,7 +152,10 @@ fn loss_and_reordering_cost_nothing_but_time() {
     std::io::Read::read_to_end(&mut Pattern::new(8 * 1024 * 1024), &mut payload).unwrap();
     let digest = blake3::hash(&payload).to_string();
     let submit = ["submit", "--to", "A", "--directive", "digest:blake3", "-"];
-    assert_eq!(mesh.at_with_input("C", &submit, payload.clone()).ok().text(), digest);
+    assert_eq!(
+        mesh.at_with_input("C", &submit, payload.clone()).ok().text(),
+        digest
+    );
     let echo = ["submit", "--to", "C", "--directive", "echo:buffer", "-"];
     assert!(mesh.at_with_input("A", &echo, payload.clone()).ok().stdout == payload);
     all_ticks_come(begin_ticks(&mesh));

@@ -26,7 +26,16 @@ struct Work(Running, u64);
 impl Work {
     fn begin(mesh: &TestMesh) -> Self {
         let endless = r#"{"duration":0.02,"repeat":1000000000}"#;
-        let submit = ["submit", "--to", "A", "--directive", "sleep:execute", "--format", "json", endless];
+        let submit = [
+            "submit",
+            "--to",
+            "A",
+            "--directive",
+            "sleep:execute",
+            "--format",
+            "json",
+            endless,
+        ];
         let mut unit = mesh.begin("B", &submit);
         assert_eq!(unit.next_object()["type"], "accepted");
         Self(unit, 0)
@@ -42,7 +51,10 @@ impl Work {
 
 /// Opens a link as a program that is no node would, and waits until it is closed.
 fn knock(address: SocketAddr, credentials: Option<&Credentials>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         endpoint.set_default_client_config(client_config(credentials));
@@ -62,7 +74,9 @@ fn client_config(credentials: Option<&Credentials>) -> quinn::ClientConfig {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(TrustsAnyone(provider)));
     let mut config = match credentials {
-        Some((chain, key)) => config.with_client_auth_cert(chain.clone(), key.clone_key()).unwrap(),
+        Some((chain, key)) => config
+            .with_client_auth_cert(chain.clone(), key.clone_key())
+            .unwrap(),
         None => config.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"workmesh-link/1".to_vec()];
@@ -71,7 +85,9 @@ fn client_config(credentials: Option<&Credentials>) -> quinn::ClientConfig {
 
 fn credentials(data_dir: &Path) -> Credentials {
     let certificate = BufReader::new(File::open(paths::node_certificate(data_dir)).unwrap());
-    let chain = CertificateDer::pem_reader_iter(certificate).map(Result::unwrap).collect();
+    let chain = CertificateDer::pem_reader_iter(certificate)
+        .map(Result::unwrap)
+        .collect();
     let key = PrivateKeyDer::from_pem_file(paths::node_key(data_dir)).unwrap();
     (chain, key)
 }
@@ -97,7 +113,12 @@ impl ServerCertVerifier for TrustsAnyone {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -106,7 +127,12 @@ impl ServerCertVerifier for TrustsAnyone {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -132,12 +158,34 @@ fn strangers_are_refused_with_one_line_and_disturb_nobody() {
     let expired = credentials(&expired_identity(&mesh, "late"));
     let strangers = [
         ("no certificate", None, vec!["certificate"]),
-        ("another CA", Some(credentials(&same_name.identity("evil"))), vec!["CN=evil", "expected a certificate of the CA", "test mesh CA"]),
-        ("another mesh", Some(credentials(&other.identity("guest"))), vec!["CN=guest", "expected a certificate of the CA", "test mesh CA", "other mesh CA"]),
-        ("expired", Some(expired), vec!["CN=late", "expected a valid certificate", "expired"]),
+        (
+            "another CA",
+            Some(credentials(&same_name.identity("evil"))),
+            vec!["CN=evil", "expected a certificate of the CA", "test mesh CA"],
+        ),
+        (
+            "another mesh",
+            Some(credentials(&other.identity("guest"))),
+            vec![
+                "CN=guest",
+                "expected a certificate of the CA",
+                "test mesh CA",
+                "other mesh CA",
+            ],
+        ),
+        (
+            "expired",
+            Some(expired),
+            vec!["CN=late", "expected a valid certificate", "expired"],
+        ),
     ];
     let (address, log) = (mesh.node("A").address(), mesh.node("A").log());
-    let refusals = || log.lines().into_iter().filter(|line| line.contains(r#""message":"refused""#)).collect::<Vec<_>>();
+    let refusals = || {
+        log.lines()
+            .into_iter()
+            .filter(|line| line.contains(r#""message":"refused""#))
+            .collect::<Vec<_>>()
+    };
     let mut work = Work::begin(&mesh);
     for (count, (who, credentials, named)) in strangers.iter().enumerate() {
         knock(address, credentials.as_ref());
@@ -163,7 +211,10 @@ fn a_node_of_another_ca_is_refused_by_both_sides() {
     other.start(Spec::new("X").peer(mesh.node("A").address()));
     let event = other.node("X").log().wait_for_event("cannot link; trying again");
     let reason = event["reason"].as_str().unwrap();
-    assert!(reason.contains("expected a certificate of the CA") && reason.contains("CN=A"), "{reason}");
+    assert!(
+        reason.contains("expected a certificate of the CA") && reason.contains("CN=A"),
+        "{reason}"
+    );
     work.goes_on();
     assert_eq!(mesh.status("A")["routes"].as_array().unwrap().len(), 1);
     assert_eq!(other.node("X").log().count("cannot link; trying again"), 1);
@@ -193,7 +244,11 @@ fn a_node_does_not_start_with_an_identity_that_is_of_no_use() {
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
     let mixed = mesh.identity("mixed");
     std::fs::copy(paths::node_key(&mesh.identity("donor")), paths::node_key(&mixed)).unwrap();
-    for (dir, named) in [(&expired, "node.crt"), (&readable, "node.key"), (&mixed, "node.key")] {
+    for (dir, named) in [
+        (&expired, "node.crt"),
+        (&readable, "node.key"),
+        (&mixed, "node.key"),
+    ] {
         let done = mesh.command(&["run", "--no-listen", "--data-dir", dir.to_str().unwrap()]);
         assert_eq!(done.status, 2, "{}", done.stderr);
         assert!(done.stderr.contains(named), "{named}: {}", done.stderr);
@@ -220,11 +275,28 @@ fn a_renewed_certificate_is_used_after_a_hangup() {
     let crt = mesh.dir().join("a.crt");
     let [csr, crt] = [&csr, &crt].map(|file| file.to_str().unwrap());
     let before = mesh.status("A")["certificate"]["not_after"].clone();
-    mesh.command(&["cert", "request", "--out", csr, "--data-dir", node]).ok();
-    mesh.command(&["cert", "sign", csr, "--out", crt, "--days", "30", "--data-dir", ca]).ok();
+    mesh.command(&["cert", "request", "--out", csr, "--data-dir", node])
+        .ok();
+    mesh.command(&[
+        "cert",
+        "sign",
+        csr,
+        "--out",
+        crt,
+        "--days",
+        "30",
+        "--data-dir",
+        ca,
+    ])
+    .ok();
     mesh.command(&["cert", "install", crt, "--data-dir", node]).ok();
     mesh.node("A").signal(rustix::process::Signal::HUP);
     mesh.node("A").log().wait_for_event("certificate reloaded");
     assert_ne!(mesh.status("A")["certificate"]["not_after"], before);
-    assert_eq!(mesh.at("B", &["submit", "--to", "A", "--directive", "text:upper", "up"]).ok().text(), "UP");
+    assert_eq!(
+        mesh.at("B", &["submit", "--to", "A", "--directive", "text:upper", "up"])
+            .ok()
+            .text(),
+        "UP"
+    );
 }

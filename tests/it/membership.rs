@@ -20,10 +20,20 @@ fn a_capability_far_away_is_visible_and_goes_with_its_node() {
     mesh.start(Spec::new("E").peer(d).own_workers());
     let has_ticks = |mesh: &TestMesh| {
         let workers = mesh.at("A", &["workers", "--json"]).ok().json_lines();
-        workers.iter().any(|row| row["directive"] == "test:ticks" && row["node"] == "E")
+        workers
+            .iter()
+            .any(|row| row["directive"] == "test:ticks" && row["node"] == "E")
     };
     wait_until("A knows E's workers", || has_ticks(&mesh));
-    let submit = ["submit", "--directive", "test:ticks", "--param", "count=2", "--format", "lines"];
+    let submit = [
+        "submit",
+        "--directive",
+        "test:ticks",
+        "--param",
+        "count=2",
+        "--format",
+        "lines",
+    ];
     assert_eq!(mesh.at("A", &submit).ok().text(), "1\n2\n");
 
     mesh.node("E").signal(Signal::TERM);
@@ -42,7 +52,9 @@ fn a_node_that_leaves_in_order_is_gone_without_waiting_for_detection() {
     mesh.start(Spec::new("C").peer(b).args(&patient));
     mesh.wait_until_all_routes();
     mesh.node("C").signal(Signal::TERM);
-    wait_until("A has no way to C", || !reachable(&mesh, "A").contains(&"C".to_owned()));
+    wait_until("A has no way to C", || {
+        !reachable(&mesh, "A").contains(&"C".to_owned())
+    });
     assert_eq!(mesh.node("C").wait(), 0);
     assert_eq!(reachable(&mesh, "A"), ["B"]);
 }
@@ -57,10 +69,19 @@ fn a_killed_node_is_dialled_until_it_is_back() {
     mesh.wait_until_all_routes();
     mesh.node("B").kill();
     wait_until("A has no way to C", || reachable(&mesh, "A").is_empty());
-    assert_eq!(mesh.at("A", &["submit", "--to", "C", "--directive", "echo:bytes"]).status, 3);
+    assert_eq!(
+        mesh.at("A", &["submit", "--to", "C", "--directive", "echo:bytes"])
+            .status,
+        3
+    );
     mesh.restart("B");
     mesh.wait_until_all_routes();
-    assert_eq!(mesh.at("A", &["submit", "--to", "C", "--directive", "text:upper", "back"]).ok().text(), "BACK");
+    assert_eq!(
+        mesh.at("A", &["submit", "--to", "C", "--directive", "text:upper", "back"])
+            .ok()
+            .text(),
+        "BACK"
+    );
 }
 
 #[test]
@@ -72,14 +93,24 @@ fn of_two_nodes_with_one_id_the_younger_refuses_and_says_so() {
     let younger = mesh.spawn(&spec, &other);
     let said = younger
         .stderr()
-        .wait_for("the younger's end", |line| line.contains("was there first").then(|| line.to_owned()))
+        .wait_for("the younger's end", |line| {
+            line.contains("was there first").then(|| line.to_owned())
+        })
         .unwrap_or_else(|| panic!("{}", younger.stderr().lines().join("\n")));
     assert!(said.contains("another node named B"), "{said}");
     let ended = younger.finish();
     assert_ne!(ended.status, 0);
 
     mesh.wait_until_all_routes();
-    assert_eq!(mesh.at("A", &["submit", "--to", "B", "--directive", "text:upper", "older"]).ok().text(), "OLDER");
+    assert_eq!(
+        mesh.at(
+            "A",
+            &["submit", "--to", "B", "--directive", "text:upper", "older"]
+        )
+        .ok()
+        .text(),
+        "OLDER"
+    );
     assert!(!mesh.node("B").has_ended());
     mesh.start(Spec::new("D").peer(mesh.node("B").address()));
     mesh.wait_until_all_routes();
@@ -102,8 +133,14 @@ fn a_command_that_joins_as_a_leaf_leaves_nothing_behind() {
     let before: Vec<_> = files(&laptop);
     let leaf = ["--peers", &peers, "--data-dir", laptop.to_str().unwrap()];
     let submit = ["submit", "--to", "C", "--directive", "text:upper", "from a leaf"];
-    assert_eq!(mesh.command(&[&submit[..], &leaf].concat()).ok().text(), "FROM A LEAF");
-    let ping = mesh.command(&[&["ping", "C", "--json"][..], &leaf].concat()).ok().json();
+    assert_eq!(
+        mesh.command(&[&submit[..], &leaf].concat()).ok().text(),
+        "FROM A LEAF"
+    );
+    let ping = mesh
+        .command(&[&["ping", "C", "--json"][..], &leaf].concat())
+        .ok()
+        .json();
     assert_eq!(ping["node"], "C");
     let sender = mesh.command(&[&["trace", "C"][..], &leaf].concat()).ok();
     assert!(sender.text().contains('C'), "{}", sender.text());
@@ -122,8 +159,18 @@ fn two_leaves_with_one_identity_do_not_disturb_each_other() {
     let laptop = mesh.identity("laptop");
     let peers = mesh.node("A").address().to_string();
     let submit = [
-        "submit", "--to", "B", "--directive", "sleep:execute", "--format", "json", "--peers", &peers, "--data-dir",
-        laptop.to_str().unwrap(), r#"{"duration":0.05,"repeat":1000000}"#,
+        "submit",
+        "--to",
+        "B",
+        "--directive",
+        "sleep:execute",
+        "--format",
+        "json",
+        "--peers",
+        &peers,
+        "--data-dir",
+        laptop.to_str().unwrap(),
+        r#"{"duration":0.05,"repeat":1000000}"#,
     ];
     let mut first = mesh.begin_command(&submit);
     assert_eq!(first.next_object()["executor"], "B");

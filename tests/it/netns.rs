@@ -27,8 +27,16 @@ fn line() -> (TestMesh, Namespaces, [Cable; 2]) {
 }
 
 fn upper(mesh: &TestMesh, from: &str, to: &str) {
-    let done = mesh.at(from, &["submit", "--to", to, "--directive", "text:upper", "heard"]);
-    assert_eq!((done.status, done.text()), (0, "HEARD"), "{from} to {to}: {}", done.stderr);
+    let done = mesh.at(
+        from,
+        &["submit", "--to", to, "--directive", "text:upper", "heard"],
+    );
+    assert_eq!(
+        (done.status, done.text()),
+        (0, "HEARD"),
+        "{from} to {to}: {}",
+        done.stderr
+    );
 }
 
 #[test]
@@ -47,7 +55,11 @@ fn a_partition_is_noticed_on_both_sides_and_heals() {
         }
         wait_until("A has no way to C", || mesh.next_hop("A", "C").is_none());
         wait_until("C has no way to A", || mesh.next_hop("C", "A").is_none());
-        assert_eq!(mesh.at("A", &["submit", "--to", "C", "--directive", "echo:bytes"]).status, 3);
+        assert_eq!(
+            mesh.at("A", &["submit", "--to", "C", "--directive", "echo:bytes"])
+                .status,
+            3
+        );
         upper(&mesh, "A", "B");
         if cut {
             bc.mend();
@@ -66,7 +78,17 @@ fn a_short_cut_is_slept_through() {
         return;
     }
     let (mesh, _net, [_, bc]) = line();
-    let submit = ["submit", "--to", "C", "--directive", "test:ticks", "--param", "count=60", "--format", "lines"];
+    let submit = [
+        "submit",
+        "--to",
+        "C",
+        "--directive",
+        "test:ticks",
+        "--param",
+        "count=60",
+        "--format",
+        "lines",
+    ];
     let mut unit = mesh.begin("A", &submit);
     assert_eq!(unit.next_line().as_deref(), Some("1"));
     bc.swallow();
@@ -92,16 +114,32 @@ fn a_running_unit_moves_to_another_way_and_back() {
     mesh.start(spec(&net, "B").peer(at(&ab)));
     mesh.start(spec(&net, "C").peer(at(&bc)).peer(at(&ac)).own_workers());
     mesh.wait_until_all_routes();
-    wait_until("A and C are neighbours", || mesh.next_hop("A", "C").as_deref() == Some("C"));
+    wait_until("A and C are neighbours", || {
+        mesh.next_hop("A", "C").as_deref() == Some("C")
+    });
 
-    let submit = ["submit", "--to", "C", "--directive", "test:ticks", "--param", "count=100", "--format", "lines"];
+    let submit = [
+        "submit",
+        "--to",
+        "C",
+        "--directive",
+        "test:ticks",
+        "--param",
+        "count=100",
+        "--format",
+        "lines",
+    ];
     let mut unit = mesh.begin("A", &submit);
     assert_eq!(unit.next_line().as_deref(), Some("1"));
     ac.swallow();
-    wait_until("the way to C is over B", || mesh.next_hop("A", "C").as_deref() == Some("B"));
+    wait_until("the way to C is over B", || {
+        mesh.next_hop("A", "C").as_deref() == Some("B")
+    });
     assert_eq!(unit.next_line().as_deref(), Some("2"));
     ac.carry();
-    wait_until("the way to C is short again", || mesh.next_hop("A", "C").as_deref() == Some("C"));
+    wait_until("the way to C is short again", || {
+        mesh.next_hop("A", "C").as_deref() == Some("C")
+    });
     ab.cut();
     for tick in 3..=100 {
         assert_eq!(unit.next_line(), Some(tick.to_string()));
@@ -118,7 +156,9 @@ fn a_mesh_that_fell_apart_entirely_grows_together_again() {
     for cable in [&ab, &bc] {
         cable.cut();
     }
-    wait_until("B is alone", || mesh.next_hop("B", "A").is_none() && mesh.next_hop("B", "C").is_none());
+    wait_until("B is alone", || {
+        mesh.next_hop("B", "A").is_none() && mesh.next_hop("B", "C").is_none()
+    });
     mesh.node("B").kill();
     mesh.restart("B");
     for cable in [&ab, &bc] {

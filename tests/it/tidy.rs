@@ -60,7 +60,10 @@ fn product(folder: &str) -> Vec<Source> {
     sources.retain(|source| source.path.starts_with(&inside) || source.path == beside);
     // Modules that only tests are made of.
     sources.retain(|source| !source.path.contains("/tests/") && !source.path.ends_with("/tests.rs"));
-    assert!(!sources.is_empty(), "{folder} holds no sources: the check looks at the wrong place");
+    assert!(
+        !sources.is_empty(),
+        "{folder} holds no sources: the check looks at the wrong place"
+    );
     sources
 }
 
@@ -96,7 +99,10 @@ fn none(found: &[String], reason: &str) {
 fn imports_point_one_way() {
     let layers = ["cli", "control", "unit", "mesh", "link"];
     for (place, layer) in layers.iter().enumerate().skip(1) {
-        let mut above: Vec<_> = layers[..place].iter().map(|above| format!("crate::{above}")).collect();
+        let mut above: Vec<_> = layers[..place]
+            .iter()
+            .map(|above| format!("crate::{above}"))
+            .collect();
         above.extend(["crate::node".to_owned(), "crate::daemon".to_owned()]);
         let above: Vec<&str> = above.iter().map(String::as_str).collect();
         none(
@@ -105,15 +111,32 @@ fn imports_point_one_way() {
              without those above it; move what both need down",
         );
     }
-    let shared = ["crate::cli", "crate::control", "crate::unit", "crate::mesh", "crate::link", "crate::node"];
+    let shared = [
+        "crate::cli",
+        "crate::control",
+        "crate::unit",
+        "crate::mesh",
+        "crate::link",
+        "crate::node",
+    ];
     for leaf in ["identity", "config"] {
-        none(&places(&format!("node/src/{leaf}"), &shared), "identity and config are used by all and use nobody");
+        none(
+            &places(&format!("node/src/{leaf}"), &shared),
+            "identity and config are used by all and use nobody",
+        );
     }
 }
 
 #[test]
 fn the_executor_stands_beside_the_network() {
-    let words = ["crate::mesh", "crate::link", "crate::unit", "crate::control", "crate::cli", "crate::node"];
+    let words = [
+        "crate::mesh",
+        "crate::link",
+        "crate::unit",
+        "crate::control",
+        "crate::cli",
+        "crate::node",
+    ];
     none(
         &places("node/src/exec", &words),
         "exec runs units without knowing how they came: it imports neither mesh nor link, nor anything above",
@@ -124,16 +147,36 @@ fn the_executor_stands_beside_the_network() {
 fn only_the_links_name_quic_and_tls() {
     let words = ["quinn", "rustls", "quinn_proto", "quinn_udp"];
     let found = places("node/src", &words);
-    let elsewhere: Vec<_> = found.into_iter().filter(|place| !place.starts_with("node/src/link/")).collect();
-    none(&elsewhere, "quinn and rustls are named in link/ alone, so that another version of them changes one folder");
+    let elsewhere: Vec<_> = found
+        .into_iter()
+        .filter(|place| !place.starts_with("node/src/link/"))
+        .collect();
+    none(
+        &elsewhere,
+        "quinn and rustls are named in link/ alone, so that another version of them changes one folder",
+    );
 }
 
 #[test]
 fn only_the_command_line_prints() {
-    let words = ["println!", "print!", "eprintln!", "eprint!", "stdout", "anstream", "dbg!"];
+    let words = [
+        "println!",
+        "print!",
+        "eprintln!",
+        "eprint!",
+        "stdout",
+        "anstream",
+        "dbg!",
+    ];
     let found = places("node/src", &words);
-    let elsewhere: Vec<_> = found.into_iter().filter(|place| !place.starts_with("node/src/cli/")).collect();
-    none(&elsewhere, "only cli/ prints: everything else is a library, and logs");
+    let elsewhere: Vec<_> = found
+        .into_iter()
+        .filter(|place| !place.starts_with("node/src/cli/"))
+        .collect();
+    none(
+        &elsewhere,
+        "only cli/ prints: everything else is a library, and logs",
+    );
     for library in ["worker-api/src", "workers/src", "node/proto/src"] {
         none(&places(library, &words), "libraries never print");
     }
@@ -142,9 +185,24 @@ fn only_the_command_line_prints() {
 #[test]
 fn the_core_has_no_clock_socket_file_thread_or_chance_of_its_own() {
     let words = [
-        "UdpSocket", "TcpStream", "TcpListener", "UnixStream", "std::fs", "std::thread", "std::env", "std::process",
-        "SystemTime", "Instant::now",
-        "rand", "tokio", "quinn", "rustls", "tracing", "async", "static mut", "HashMap::new",
+        "UdpSocket",
+        "TcpStream",
+        "TcpListener",
+        "UnixStream",
+        "std::fs",
+        "std::thread",
+        "std::env",
+        "std::process",
+        "SystemTime",
+        "Instant::now",
+        "rand",
+        "tokio",
+        "quinn",
+        "rustls",
+        "tracing",
+        "async",
+        "static mut",
+        "HashMap::new",
     ];
     none(
         &places("node/proto/src", &words),
@@ -156,10 +214,19 @@ fn the_core_has_no_clock_socket_file_thread_or_chance_of_its_own() {
 #[test]
 fn the_core_knows_nobody_but_the_workers_vocabulary() {
     let manifest = fs::read_to_string(repository().join("node/proto/Cargo.toml")).unwrap();
-    let dependencies = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    let dependencies = manifest
+        .split("[dependencies]")
+        .nth(1)
+        .unwrap()
+        .split("\n[")
+        .next()
+        .unwrap();
     for banned in ["workmesh", "tokio", "quinn", "rustls", "rand", "tracing"] {
         let named = dependencies.lines().any(|line| line.starts_with(banned));
-        assert!(!named, "node/proto depends on {banned}: it imports nobody but worker-api's vocabulary");
+        assert!(
+            !named,
+            "node/proto depends on {banned}: it imports nobody but worker-api's vocabulary"
+        );
     }
     let mut strangers = Vec::new();
     for source in product("node/proto/src") {
@@ -170,7 +237,10 @@ fn the_core_knows_nobody_but_the_workers_vocabulary() {
             }
         }
     }
-    none(&strangers, "of worker-api the core uses the words that travel, not what runs workers");
+    none(
+        &strangers,
+        "of worker-api the core uses the words that travel, not what runs workers",
+    );
 }
 
 #[test]
@@ -178,7 +248,10 @@ fn workers_see_no_runtime_and_no_network() {
     let manifest = fs::read_to_string(repository().join("worker-api/Cargo.toml")).unwrap();
     for banned in ["tokio", "quinn", "rustls", "workmesh-node", "workmesh-proto"] {
         let named = manifest.lines().any(|line| line.starts_with(banned));
-        assert!(!named, "worker-api depends on {banned}: a worker is a plain blocking function");
+        assert!(
+            !named,
+            "worker-api depends on {banned}: a worker is a plain blocking function"
+        );
     }
 }
 
@@ -191,7 +264,10 @@ fn every_file_says_what_it_is() {
         .filter(|source| !source.text.starts_with("//!"))
         .map(|source| source.path)
         .collect();
-    none(&without, "a file opens with `//!`: what it owns, who calls it, what it never does");
+    none(
+        &without,
+        "a file opens with `//!`: what it owns, who calls it, what it never does",
+    );
 }
 
 #[test]
@@ -202,12 +278,20 @@ fn no_file_has_a_second_noun() {
         .filter(|(lines, _)| *lines > MAX_LINES)
         .map(|(lines, path)| format!("{path}: {lines} lines"))
         .collect();
-    none(&long, "a file is one noun and ends before 600 lines: find the second noun and give it a file");
+    none(
+        &long,
+        "a file is one noun and ends before 600 lines: find the second noun and give it a file",
+    );
 }
 
 #[test]
 fn nothing_is_left_for_later() {
-    let later = [concat!("to", "do!"), concat!("unimple", "mented!"), concat!("TO", "DO"), concat!("FIX", "ME")];
+    let later = [
+        concat!("to", "do!"),
+        concat!("unimple", "mented!"),
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+    ];
     let skipped = concat!("#[ign", "ore");
     let mut found = Vec::new();
     for source in files("rs").into_iter().chain(files("md")).chain(files("toml")) {
@@ -218,40 +302,72 @@ fn nothing_is_left_for_later() {
             }
         }
     }
-    none(&found, "what is in the tree works and is tested; a test that is skipped proves nothing");
+    none(
+        &found,
+        "what is in the tree works and is tested; a test that is skipped proves nothing",
+    );
 }
 
 #[test]
 fn texts_read_the_same_in_a_year_and_on_any_machine() {
     let mut found = Vec::new();
-    let sources = ["rs", "md", "toml", "yml", "yaml", "service"].into_iter().flat_map(files);
+    let sources = ["rs", "md", "toml", "yml", "yaml", "service"]
+        .into_iter()
+        .flat_map(files);
     for source in sources {
         for (number, line) in source.text.lines().enumerate() {
-            let machine = ["/wo", "/ro", "/ho"].iter().zip(["rk/", "ot/", "me/u"]).any(|(a, b)| {
-                let path = format!("{a}{b}");
-                line.match_indices(&path).any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '"'))
-            });
-            let numbered = line.match_indices("issue #").any(|(at, word)| {
-                line[at + word.len()..].starts_with(|c: char| c.is_ascii_digit())
-            });
+            let machine = ["/wo", "/ro", "/ho"]
+                .iter()
+                .zip(["rk/", "ot/", "me/u"])
+                .any(|(a, b)| {
+                    let path = format!("{a}{b}");
+                    line.match_indices(&path)
+                        .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '"'))
+                });
+            let numbered = line
+                .match_indices("issue #")
+                .any(|(at, word)| line[at + word.len()..].starts_with(|c: char| c.is_ascii_digit()));
             if machine || numbered {
                 found.push(format!("{}:{}: {}", source.path, number + 1, line.trim()));
             }
         }
     }
-    none(&found, "texts name neither the machine that they were written on nor numbers of issues: history is in the commits");
+    none(
+        &found,
+        "texts name neither the machine that they were written on nor numbers of issues: history is in the commits",
+    );
 }
 
 #[test]
 fn the_top_level_is_the_house_and_nothing_else() {
     let expected = [
-        ".cargo", ".ci", ".git", ".gitignore", "CHANGELOG.md", "Cargo.lock", "Cargo.toml", "LICENSE", "README.md",
-        "clippy.toml", "deny.toml", "deploy", "docs", "node", "rustfmt.toml", "target", "tests", "worker-api", "workers",
+        ".cargo",
+        ".ci",
+        ".git",
+        ".gitignore",
+        "CHANGELOG.md",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE",
+        "README.md",
+        "clippy.toml",
+        "deny.toml",
+        "deploy",
+        "docs",
+        "node",
+        "rustfmt.toml",
+        "target",
+        "tests",
+        "worker-api",
+        "workers",
     ];
     let strangers: Vec<_> = fs::read_dir(repository())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
         .filter(|name| !expected.contains(&name.as_str()))
         .collect();
-    none(&strangers, "the top level is given: Cargo.toml node/ worker-api/ workers/ deploy/ tests/ docs/ and what a Rust project needs");
+    none(
+        &strangers,
+        "the top level is given: Cargo.toml node/ worker-api/ workers/ deploy/ tests/ docs/ and what a Rust project needs",
+    );
 }

@@ -170,7 +170,12 @@ impl Cable {
 
 impl End {
     fn neighbour(&self, change: &[&str]) {
-        ip(&[&["-n", &self.namespace, "neighbour"], change, &["dev", &self.device]].concat());
+        ip(&[
+            &["-n", &self.namespace, "neighbour"],
+            change,
+            &["dev", &self.device],
+        ]
+        .concat());
     }
 }
 

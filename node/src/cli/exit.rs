@@ -107,6 +107,9 @@ pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
         if is_setup(cause) {
             return USAGE;
         }
+        if is_alone(cause) {
+            return UNREACHABLE;
+        }
     }
     FAILED
 }
@@ -117,6 +120,11 @@ fn of_client(error: &ClientError) -> u8 {
         ClientError::TooLong => USAGE,
         _ => UNREACHABLE,
     }
+}
+
+/// Whether a command that joins as a leaf has found nobody.
+fn is_alone(cause: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(cause.downcast_ref(), Some(NodeError::NoNeighbour(_)))
 }
 
 /// Whether the identity or the configuration is at fault.

@@ -180,7 +180,7 @@ impl Ended {
 /// What the command line can do about an end, unless its message says so already.
 fn remedy(kind: Kind, chosen: bool, message: &str) -> Option<&'static str> {
     let (remedy, key) = match kind {
-        Kind::Busy if chosen => ("try again, or leave out --to", "--to"),
+        Kind::Busy if chosen => ("or leave out --to", "--to"),
         Kind::Busy => ("try again later", "again"),
         Kind::NoSuchNode | Kind::NoRoute => {
             ("`node status` shows the nodes that can be reached", "node status")

@@ -68,6 +68,7 @@ impl StatusSource {
     fn counters(&self) -> BTreeMap<String, u64> {
         let mut totals = BTreeMap::new();
         let forward = self.endpoint.socket().counters();
+        totals.insert("forward.unroutable".to_owned(), forward.unroutable.get());
         totals.insert("forward.resent".to_owned(), forward.resent.get());
         totals.extend(DROPS.map(|reason| {
             (

@@ -74,6 +74,8 @@ pub(crate) struct ForwardCounters {
     pub(crate) packets: Counter,
     /// Bytes in them, headers included.
     pub(crate) bytes: Counter,
+    /// This node's own packets that no route was known for.
+    pub(crate) unroutable: Counter,
     /// Packets sent again after a change of route.
     pub(crate) resent: Counter,
     dropped: [Counter; DROPS.len()],

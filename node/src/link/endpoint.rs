@@ -400,7 +400,8 @@ impl SessionConnection {
 
     /// Makes the session's window large enough for this many streams that nobody reads.
     pub(crate) fn make_room(&self, streams: u32) {
-        self.connection.set_receive_window(settings::session_window(streams));
+        self.connection
+            .set_receive_window(settings::session_window(streams));
     }
 
     /// Lets the peer have this many streams open, within bounds.

@@ -167,7 +167,8 @@ impl ForwardSocket {
     ) -> io::Result<()> {
         let Some(path) = state.table.path_to(node) else {
             self.counters
-                .drop_frames(Drop::NoRoute, batch.len().div_ceil(segment_bytes) as u64, None);
+                .unroutable
+                .add(batch.len().div_ceil(segment_bytes) as u64);
             return Ok(());
         };
         let header = ForwardHeader {

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tracing::warn;
@@ -17,6 +17,8 @@ use crate::link::{Endpoint, LinkConnection, plain_address};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A link that has lasted this long was a good one: the next attempt comes soon after its end.
+const LASTING: Duration = Duration::from_secs(10);
 /// How long one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(5);
 /// Addresses of one name that are tried in one attempt.
@@ -69,19 +71,17 @@ impl Dialer {
         let mut pause = FIRST_PAUSE;
         loop {
             self.wait_while_linked().await;
+            let attempted = Instant::now();
             match self.attempt().await {
-                Ok(link) => {
-                    pause = FIRST_PAUSE;
-                    self.follow(link).await;
-                }
-                Err(error) => {
-                    self.note_failure(error);
-                    tokio::time::sleep(jittered(pause)).await;
-                    pause = LONGEST_PAUSE.min(pause * 2);
-                    continue;
-                }
+                Ok(link) => self.follow(link).await,
+                Err(error) => self.note_failure(error),
+            }
+            // A link that did not last is as good as a failed attempt.
+            if attempted.elapsed() > LASTING {
+                pause = FIRST_PAUSE;
             }
             tokio::time::sleep(jittered(pause)).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
         }
     }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tracing::{debug, info, warn};
+use workmesh_proto::NodeId;
 use workmesh_proto::mesh::{Member, Reach, View};
-use workmesh_proto::{Incarnation, NodeHash, NodeId};
 
 use super::driver::MeshHandle;
 use crate::link::{Endpoint, FrameReceiver, FrameSender, LinkError, SessionConnection};
@@ -21,7 +21,7 @@ const UNREACHABLE: Duration = Duration::from_secs(15);
 const CHECK: Duration = Duration::from_secs(1);
 /// How long the handshake of a session may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// How long the advertisement of a node that opens a session may be late.
+/// How long the advertisement of a node's present life may come after its session.
 const LATE_ADVERTISEMENT: Duration = Duration::from_secs(2);
 
 /// Why there is no session to a node.
@@ -96,6 +96,10 @@ impl Session {
         }
         in_use
     }
+
+    fn is_up(&self) -> bool {
+        !self.connection.is_closed()
+    }
 }
 
 type Slot = Arc<tokio::sync::Mutex<Option<Session>>>;
@@ -120,8 +124,18 @@ impl Sessions {
 
     /// Opens a conversation with `node`, over the session that is up or a fresh one.
     pub(crate) async fn open(self: &Arc<Self>, node: &NodeId) -> Result<Conversation, SessionError> {
-        let slot = self.slots.lock().entry(node.clone()).or_default().clone();
-        let session = self.session(&slot, node).await?;
+        match self.try_open(node).await {
+            // The session has ended meanwhile, and nothing was said on it.
+            Err(SessionError::Failed {
+                error: LinkError::Closed(_) | LinkError::Idle,
+                ..
+            }) => self.try_open(node).await,
+            result => result,
+        }
+    }
+
+    async fn try_open(self: &Arc<Self>, node: &NodeId) -> Result<Conversation, SessionError> {
+        let session = self.session(node).await?;
         let failed = |error| SessionError::Failed {
             node: node.clone(),
             error,
@@ -136,9 +150,10 @@ impl Sessions {
         })
     }
 
-    async fn session(self: &Arc<Self>, slot: &Slot, node: &NodeId) -> Result<Session, SessionError> {
+    async fn session(self: &Arc<Self>, node: &NodeId) -> Result<Session, SessionError> {
+        let slot = self.slot(node);
         let mut place = slot.lock().await;
-        if let Some(session) = place.as_ref().filter(|session| !session.connection.is_closed()) {
+        if let Some(session) = place.as_ref().filter(|session| session.is_up()) {
             return Ok(session.clone());
         }
         let member = check_reachable(&self.mesh.view(), node)?;
@@ -156,6 +171,18 @@ impl Sessions {
         Ok(session)
     }
 
+    fn slot(&self, node: &NodeId) -> Slot {
+        let mut slots = self.slots.lock();
+        if let Some(slot) = slots.get(node) {
+            return slot.clone();
+        }
+        // A dial that has failed or was given up leaves its slot empty.
+        slots.retain(|_, slot| {
+            Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|place| place.is_some())
+        });
+        slots.entry(node.clone()).or_default().clone()
+    }
+
     /// Takes a session that a peer has opened.
     pub(super) async fn accepted(self: Arc<Self>, connection: SessionConnection) {
         let Some(node) = self.identify(&connection).await else {
@@ -165,9 +192,8 @@ impl Sessions {
         };
         debug!(%node, "session accepted");
         let session = self.start(connection, node.clone());
-        let slot = self.slots.lock().entry(node).or_default().clone();
-        if let Ok(mut place) = slot.try_lock()
-            && place.as_ref().is_none_or(|old| old.connection.is_closed())
+        if let Ok(mut place) = self.slot(&node).try_lock()
+            && !place.as_ref().is_some_and(Session::is_up)
         {
             *place = Some(session);
         }
@@ -180,13 +206,13 @@ impl Sessions {
         }
         let mut views = self.mesh.watch();
         let address = connection.address;
-        let known = views.wait_for(|view| member_at(view, address).is_some());
+        let known = views.wait_for(|view| view.member_of(address).is_some());
         let view = tokio::time::timeout(LATE_ADVERTISEMENT, known)
             .await
             .ok()?
             .ok()?
             .clone();
-        let node = member_at(&view, address)?.node().clone();
+        let node = view.member_of(address)?.node().clone();
         (node.base() == connection.certified).then_some(node)
     }
 
@@ -205,9 +231,9 @@ impl Sessions {
     /// Closes the session when it is idle, when the peer is out of reach for long, or when the peer has restarted.
     async fn watch(self: Arc<Self>, session: Session) {
         let mut views = self.mesh.watch();
-        let incarnation = incarnation_of(&views.borrow_and_update(), &session.node);
-        let mut idle_since = Instant::now();
-        let mut reached = Instant::now();
+        let started = Instant::now();
+        let (mut idle_since, mut reached) = (started, started);
+        let mut life = None;
         let reason = loop {
             tokio::select! {
                 reason = session.connection.closed() => break reason,
@@ -219,18 +245,25 @@ impl Sessions {
             if session.in_use.load(Ordering::Relaxed) > 0 {
                 idle_since = now;
             }
+            // The session may be older than what is heard of the peer's present life.
+            if life.is_none() || now.duration_since(started) < LATE_ADVERTISEMENT {
+                life = view.member(&session.node).map(|member| member.incarnation());
+            }
             match view.member(&session.node) {
-                Some(member) if incarnation.is_some_and(|life| life < member.incarnation()) => {
+                Some(member) if life.is_some_and(|life| life < member.incarnation()) => {
                     break "the peer has restarted".to_owned();
                 }
                 Some(member) if member.reach != Reach::Nowhere => reached = now,
-                Some(member) if member.lsa.leaving => break "the peer has left".to_owned(),
-                _ => {}
+                Some(_) => {}
+                // Whoever leaves in order is forgotten at once; whoever is only out of reach is not.
+                None if life.is_some() => break "the peer has left".to_owned(),
+                None => {}
             }
             if now.duration_since(reached) > UNREACHABLE {
                 break "the peer is out of reach".to_owned();
             }
             if now.duration_since(idle_since) > IDLE {
+                session.connection.close_idle();
                 break "idle".to_owned();
             }
         };
@@ -247,7 +280,7 @@ impl Sessions {
         let Ok(mut place) = slot.clone().try_lock_owned() else {
             return;
         };
-        if place.as_ref().is_some_and(|held| held.connection.is_closed()) {
+        if place.as_ref().is_some_and(|held| !held.is_up()) {
             *place = None;
         }
         if place.is_none() && Arc::strong_count(slot) <= 2 {
@@ -256,9 +289,25 @@ impl Sessions {
         }
     }
 
+    /// Closes all sessions, while the links can still carry the word.
+    pub(crate) fn close_all(&self) {
+        for slot in self.slots.lock().values() {
+            if let Ok(place) = slot.try_lock()
+                && let Some(session) = &*place
+            {
+                session.connection.close("the node stops");
+            }
+        }
+    }
+
     /// Sessions that are up.
     pub(crate) fn count(&self) -> usize {
-        self.slots.lock().len()
+        let slots = self.slots.lock();
+        let is_up = |slot: &&Slot| {
+            slot.try_lock()
+                .is_ok_and(|place| place.as_ref().is_some_and(Session::is_up))
+        };
+        slots.values().filter(is_up).count()
     }
 }
 
@@ -272,19 +321,15 @@ fn check_reachable(view: &View, node: &NodeId) -> Result<Arc<Member>, SessionErr
     }
 }
 
-fn member_at(view: &View, address: NodeHash) -> Option<&Arc<Member>> {
-    view.member_of(address)
-}
-
-fn incarnation_of(view: &View, node: &NodeId) -> Option<Incarnation> {
-    view.member(node).map(|member| member.incarnation())
-}
-
 /// Serves the peer's conversations, and lets it have more streams while it uses those it has.
 async fn accept_streams(session: Session, serve: Serve) {
     let mut allowed = 0;
     while let Ok((sender, receiver)) = session.connection.accept().await {
         let in_use = session.use_stream();
+        if !session.is_up() {
+            // Who opened it is told that it was not seen.
+            return;
+        }
         let wanted = session.in_use.load(Ordering::Relaxed).saturating_mul(2);
         if wanted > allowed {
             allowed = wanted.next_power_of_two();

@@ -15,6 +15,7 @@ use workmesh_proto::{NodeId, UnitId};
 use super::events::{EventSource, UnitEvents, UnitPayload};
 use super::placement::{self, Candidate};
 use super::units::Units;
+use crate::link::LinkError;
 use crate::mesh::{Conversation, SessionError};
 
 /// How long a fresh node waits for its neighbours' databases before it says that a node or worker is unknown.
@@ -216,7 +217,8 @@ impl Units {
             return found;
         }
         let settled = views.wait_for(|view| find(view).is_some());
-        let _late = tokio::time::timeout(SETTLE, settled).await;
+        // What it gives holds the view's lock: dropped here.
+        drop(tokio::time::timeout(SETTLE, settled).await);
         find(&self.mesh.view()).unwrap_or_default()
     }
 
@@ -312,6 +314,10 @@ impl Units {
             let item = match receiver.next().await {
                 Ok(Some(item)) => item,
                 Ok(None) => return Offer::Lost(format!("{node} closed the stream without an answer")),
+                Err(error @ LinkError::Idle) => {
+                    let node = node.clone();
+                    return Offer::NotOffered(SessionError::Failed { node, error });
+                }
                 Err(error) => return Offer::Lost(format!("{node} was lost before it answered: {error}")),
             };
             match machine.handle_item(item) {

@@ -178,7 +178,7 @@ fn log_end(
     if *kind == Kind::Ok {
         debug!(%unit, directive, %peer, %outcome, responses, bytes, duration_ms, "unit ended");
     } else {
-        info!(%unit, directive, %peer, %outcome, %kind, message, responses, bytes, duration_ms, "unit ended");
+        info!(%unit, directive, %peer, %outcome, %kind, error = message, responses, bytes, duration_ms, "unit ended");
     }
 }
 

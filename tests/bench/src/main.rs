@@ -80,7 +80,10 @@ enum Role {
 }
 
 fn main() -> Result<ExitCode> {
-    if std::env::args_os().next().is_some_and(|name| Path::new(&name) == product::NODE) {
+    if std::env::args_os()
+        .next()
+        .is_some_and(|name| Path::new(&name) == product::NODE)
+    {
         return Ok(workmesh_node::main());
     }
     let args = Args::parse();

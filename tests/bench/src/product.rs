@@ -108,8 +108,7 @@ impl Product {
         for number in (1..=relays).rev() {
             let name = format!("relay-{number}");
             let home = homes.make(&name)?;
-            let (relay, listens) =
-                start_node(&name, &mut node_command(&self.node, &home, Some(address)))?;
+            let (relay, listens) = start_node(&name, &mut node_command(&self.node, &home, Some(address)))?;
             address = listens;
             chain.insert(0, relay);
         }
@@ -148,7 +147,10 @@ impl Product {
         }
         let started = Instant::now();
         while self.links(&home)? < neighbours {
-            ensure!(started.elapsed() < JOIN, "the neighbours were not linked in {JOIN:?}");
+            ensure!(
+                started.elapsed() < JOIN,
+                "the neighbours were not linked in {JOIN:?}"
+            );
             thread::sleep(LOOK);
         }
         Ok(running)
@@ -217,11 +219,14 @@ fn id(name: &str) -> Result<NodeId> {
 /// `program` as a node on a loopback port that the system chooses, whatever the caller's own configuration is.
 fn node_command(program: &Path, home: &Path, peer: Option<SocketAddr>) -> Command {
     let mut command = Command::new(program);
-    command
-        .arg0(NODE)
-        .arg("--data-dir")
-        .arg(home)
-        .args(["--listen", "127.0.0.1:0", "--log", LOG, "--log-format", "json"]);
+    command.arg0(NODE).arg("--data-dir").arg(home).args([
+        "--listen",
+        "127.0.0.1:0",
+        "--log",
+        LOG,
+        "--log-format",
+        "json",
+    ]);
     if let Some(peer) = peer {
         command.args(["--peers", &peer.to_string()]);
     }
