@@ -168,7 +168,7 @@ async fn the_last_packets_are_sent_again_when_the_route_changes() {
     let relay = Relay::new().await;
     relay.socket.set_routes(HashMap::new());
     relay.send(FAR, &quic(1, 40), 40);
-    assert_eq!(relay.socket.counters.dropped(Drop::NoRoute), 1);
+    assert_eq!(relay.socket.counters.unroutable.get(), 1);
     assert_eq!(relay.received(), Vec::<Vec<u8>>::new());
     relay.socket.set_routes(HashMap::from([(FAR, LinkId(2))]));
     assert_eq!(relay.received().len(), 1);
