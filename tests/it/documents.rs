@@ -157,7 +157,11 @@ fn shell(mesh: &TestMesh, command: &str) -> String {
         std::os::unix::fs::symlink(node_program(), bin.join("node")).unwrap();
     }
     let path = std::env::var("PATH").unwrap_or_default();
-    let output = Command::new("bash")
+    let mut bash = Command::new("bash");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NODE_")) {
+        bash.env_remove(name);
+    }
+    let output = bash
         .args(["-c", &format!("{{ {command}\n}} 2>&1")])
         .current_dir(&place)
         .env("PATH", format!("{}:{path}", bin.display()))
@@ -185,14 +189,14 @@ fn lines_fit(output: &[&str], shown: &[&str]) -> bool {
 }
 
 fn line_fits(line: &str, shown: &str) -> bool {
-    let mut parts = shown.split("...");
-    let Some(mut rest) = parts.next().and_then(|first| line.strip_prefix(first)) else {
+    let parts: Vec<&str> = shown.split("...").collect();
+    let [first, between @ .., last] = &parts[..] else {
+        return line == shown;
+    };
+    let Some(mut rest) = line.strip_prefix(first) else {
         return false;
     };
-    let Some(last) = shown.contains("...").then(|| parts.next_back()).flatten() else {
-        return rest.is_empty();
-    };
-    for part in parts {
+    for part in between {
         let Some(at) = rest.find(part) else { return false };
         rest = &rest[at + part.len()..];
     }

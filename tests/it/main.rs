@@ -1,5 +1,7 @@
 //! Tests of real node processes, and the checks on the shape of the sources.
 
+#![expect(clippy::unwrap_used, reason = "what is not as expected fails the test")]
+
 mod submit;
 mod errors;
 mod payloads;
@@ -11,4 +13,5 @@ mod frames;
 mod commands;
 mod documents;
 mod netns;
+mod crates;
 mod tidy;
