@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
@@ -26,6 +27,8 @@ use crate::unit::Units;
 
 /// Conversations at once; further ones wait until one ends.
 const MAX_CONVERSATIONS: usize = 4096;
+/// How long a client may take to say what it wants; one that is silent would keep another waiting.
+const FIRST_FRAME: Duration = Duration::from_secs(10);
 
 /// What every conversation can reach.
 #[derive(Clone)]
@@ -48,7 +51,11 @@ impl Control {
     pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(self, stream: S) {
         let (read, write) = tokio::io::split(stream);
         let (mut reader, mut writer) = (ControlReader::new(read), ControlWriter::new(write));
-        let frame = match reader.next_frame().await {
+        let first = tokio::time::timeout(FIRST_FRAME, reader.next_frame());
+        let Ok(first) = first.await else {
+            return debug!("control conversation without a first frame");
+        };
+        let frame = match first {
             Ok(Some(frame)) => frame,
             Ok(None) => return,
             Err(error) => return debug!(%error, "control conversation broke off"),
@@ -212,7 +219,7 @@ impl ControlSocket {
                 }
                 Err(error) => {
                     warn!(%error, "cannot accept on the control socket");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         }

@@ -53,7 +53,11 @@ impl Cancels {
 
 impl Drop for Cancellable<'_> {
     fn drop(&mut self) {
-        self.cancels.by_unit.lock().remove(&self.unit);
+        let mut by_unit = self.cancels.by_unit.lock();
+        // The map's handle and this one: no other connection has submitted the same id.
+        if Arc::strong_count(&self.told) <= 2 {
+            by_unit.remove(&self.unit);
+        }
     }
 }
 
@@ -76,29 +80,33 @@ where
         writer.put(FrameType::Refused, &refused);
         return writer.flush().await;
     }
-    let (head, complete) = take_head(reader)?;
+    let (head, complete) = match take_head(reader)? {
+        Head::Payload { data, complete } => (data, complete),
+        Head::Cancelled => return refuse(cancelled(), writer).await,
+    };
     let cancellable = control.cancels.enter(submit.unit);
     let submitting = control.units.submit(request(submit), head, complete);
     tokio::pin!(submitting);
+    let mut nothing_more = None;
     let submitted = tokio::select! {
         submitted = &mut submitting => submitted,
         () = cancellable.told.notified() => Err(cancelled()),
         // A client whose payload is complete can only cancel, or go away.
-        _ = reader.next(), if complete => Err(cancelled()),
+        told = carry_payload(&mut nothing_more, reader), if complete => {
+            told?;
+            Err(cancelled())
+        }
     };
     match submitted {
         Ok(unit) => carry(unit, &cancellable, complete, reader, writer).await,
-        Err(eof) => {
-            writer.put(
-                FrameType::Refused,
-                &Refused {
-                    kind: eof.kind,
-                    message: eof.message,
-                },
-            );
-            writer.flush().await
-        }
+        Err(eof) => refuse(eof, writer).await,
     }
+}
+
+async fn refuse<W: AsyncWrite + Unpin>(eof: Eof, writer: &mut ControlWriter<W>) -> Result<(), StreamError> {
+    let Eof { kind, message, .. } = eof;
+    writer.put(FrameType::Refused, &Refused { kind, message });
+    writer.flush().await
 }
 
 fn cancelled() -> Eof {
@@ -117,14 +125,25 @@ fn request(submit: Submit) -> UnitRequest {
     }
 }
 
-/// The payload that has arrived together with the submission, and whether that is all of it.
-fn take_head<R: AsyncRead + Unpin>(reader: &mut ControlReader<R>) -> Result<(Bytes, bool), StreamError> {
+/// What has arrived together with the submission.
+enum Head {
+    /// Payload, and whether that is all of it.
+    Payload { data: Bytes, complete: bool },
+    /// The client has changed its mind.
+    Cancelled,
+}
+
+fn take_head<R: AsyncRead + Unpin>(reader: &mut ControlReader<R>) -> Result<Head, StreamError> {
     let mut head = BytesMut::new();
     while head.len() <= HEAD_BYTES / 2 {
         match reader.next_arrived()? {
             Some(Item::Payload { data, .. }) => head.extend_from_slice(&data),
             Some(Item::Frame(frame)) => match frame.frame_type() {
-                Some(FrameType::PayloadEnd) => return Ok((head.freeze(), true)),
+                Some(FrameType::PayloadEnd) => {
+                    let data = head.freeze();
+                    return Ok(Head::Payload { data, complete: true });
+                }
+                Some(FrameType::Cancel) => return Ok(Head::Cancelled),
                 Some(_) => return Err(StreamError::Unexpected(frame.kind)),
                 None => {}
             },
@@ -132,7 +151,8 @@ fn take_head<R: AsyncRead + Unpin>(reader: &mut ControlReader<R>) -> Result<(Byt
             None => break,
         }
     }
-    Ok((head.freeze(), false))
+    let data = head.freeze();
+    Ok(Head::Payload { data, complete: false })
 }
 
 async fn carry<R, W>(

@@ -138,3 +138,16 @@ impl HmacKey for ResetKey {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_that_nobody_reads_never_fill_a_session() {
+        for streams in [0, 1, 32, MAX_STREAMS] {
+            let unread = u64::from(streams) * u64::from(STREAM_WINDOW_BYTES);
+            assert!(session_window(streams).into_inner() - unread >= u64::from(SESSION_WINDOW_BYTES));
+        }
+    }
+}
