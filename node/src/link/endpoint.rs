@@ -21,8 +21,6 @@ use crate::identity::{Identity, peer_identity};
 
 /// The label under which a link's forwarding keys are exported from its TLS session (RFC 8446, section 7.5).
 const EXPORT_LABEL: &[u8] = b"EXPORTER-workmesh-forward-1";
-/// How many handshakes may be under way before the peer has to prove its address (RFC 9000, section 8.1.2).
-const UNVALIDATED_HANDSHAKES: usize = 32;
 /// How long the last words of a closing endpoint may take.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
@@ -159,11 +157,6 @@ impl Endpoint {
                 incoming.refuse();
                 continue;
             }
-            let crowded = self.quinn.open_connections() > UNVALIDATED_HANDSHAKES * 8;
-            if crowded && !incoming.remote_address_validated() && incoming.may_retry() {
-                let _sent = incoming.retry();
-                continue;
-            }
             return Some(Handshake {
                 incoming,
                 address,
@@ -284,6 +277,20 @@ impl Handshake {
             Some(node) => format!("session of {node:?}"),
             None => plain_address(self.address).to_string(),
         }
+    }
+
+    /// Whether it is for a session, and so came over a link.
+    pub(crate) fn is_session(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Has whoever began it prove its address first (RFC 9000, section 8.1.2); `None` until it has.
+    pub(crate) fn prove_address(self) -> Option<Self> {
+        if self.incoming.remote_address_validated() || !self.incoming.may_retry() {
+            return Some(self);
+        }
+        let _sent = self.incoming.retry();
+        None
     }
 }
 
