@@ -152,7 +152,10 @@ fn take_head<R: AsyncRead + Unpin>(reader: &mut ControlReader<R>) -> Result<Head
         }
     }
     let data = head.freeze();
-    Ok(Head::Payload { data, complete: false })
+    Ok(Head::Payload {
+        data,
+        complete: false,
+    })
 }
 
 async fn carry<R, W>(
@@ -261,4 +264,21 @@ async fn write_events<W: AsyncWrite + Unpin>(
     }
     writer.flush().await?;
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_submitted_twice_stays_cancellable() {
+        let cancels = Cancels::default();
+        let unit = UnitId(uuid::Uuid::from_u128(1));
+        let first = cancels.enter(unit);
+        drop(cancels.enter(unit));
+        cancels.cancel(unit);
+        assert!(first.told.notified().now_or_never().is_some());
+        drop(first);
+        assert!(cancels.by_unit.lock().is_empty());
+    }
 }

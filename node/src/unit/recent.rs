@@ -31,7 +31,11 @@ impl RecentUnits {
 
     /// Forgets a unit that no executor has taken: it may be submitted again.
     pub(super) fn remove(&mut self, unit: UnitId) {
-        self.known.remove(&unit);
+        if self.known.remove(&unit)
+            && let Some(at) = self.order.iter().rposition(|known| *known == unit)
+        {
+            self.order.remove(at);
+        }
     }
 }
 
@@ -50,6 +54,17 @@ mod tests {
         assert!(!recent.insert(id(1)));
         recent.remove(id(1));
         assert!(recent.insert(id(1)));
+    }
+
+    #[test]
+    fn a_unit_that_was_forgotten_and_submitted_again_is_remembered_as_long_as_others() {
+        let mut recent = RecentUnits::default();
+        assert!(recent.insert(id(0)));
+        recent.remove(id(0));
+        (1..MAX_RECENT).for_each(|n| assert!(recent.insert(id(n))));
+        assert!(recent.insert(id(0)));
+        assert!(recent.insert(id(MAX_RECENT)));
+        assert!(!recent.insert(id(0)));
     }
 
     #[test]
