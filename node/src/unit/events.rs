@@ -171,11 +171,14 @@ impl UnitEvents {
 
 /// Tells the executor on a stream of its own: the unit's stream is closed towards it once the payload is complete.
 async fn send_cancel(units: Arc<Units>, executor: NodeId, unit: UnitId) {
-    if let Ok(mut conversation) = units.sessions().open(&executor).await {
-        conversation.sender.put(FrameType::Cancel, &Cancel { unit });
-        let _gone = conversation.sender.finish().await;
-        let _answer = conversation.receiver.next().await;
-    }
+    let telling = async {
+        if let Ok(mut conversation) = units.sessions().open(&executor).await {
+            conversation.sender.put(FrameType::Cancel, &Cancel { unit });
+            let _gone = conversation.sender.finish().await;
+            let _answer = conversation.receiver.next().await;
+        }
+    };
+    let _late = tokio::time::timeout(CANCEL_GRACE, telling).await;
 }
 
 impl EventSource {
