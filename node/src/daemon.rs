@@ -32,20 +32,20 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         "node runs"
     );
     notify(&[sd_notify::NotifyState::Ready]);
-    let ended = {
-        let control = node.control().clone();
-        tokio::select! {
-            () = socket.serve(control) => Ok(()),
-            ended = follow_signals(&mut node, &settings) => ended,
-        }
+    let control = node.control().clone();
+    let ended = tokio::select! {
+        () = socket.serve(control.clone()) => Ok(()),
+        ended = follow_signals(&mut node, &settings) => ended,
     };
     notify(&[sd_notify::NotifyState::Stopping]);
     match ended {
         Ok(()) => {
             info!("stopping; send the signal again to stop at once");
             let mut again = StopSignals::new()?;
-            node.stop_sooner(DRAIN, again.wait()).await;
-            info!("stopped");
+            tokio::select! {
+                () = node.stop_sooner(DRAIN, again.wait()) => info!("stopped"),
+                () = socket.serve(control) => {}
+            }
             Ok(())
         }
         Err(refused) => {
@@ -70,7 +70,7 @@ async fn follow_signals(node: &mut Node, settings: &Settings) -> Result<(), Node
                     error!(%error, "cannot reload the certificate; the one in use stays");
                 }
             }
-            refused = node.refused_as_duplicate() => return Err(refused),
+            refused = node.failed() => return Err(refused),
         }
     }
 }

@@ -78,6 +78,9 @@ pub enum NodeError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// The task that keeps the node in the mesh has died. Our bug.
+    #[error("the mesh driver has died: start the node anew, and report what the log says before")]
+    DriverLost,
     /// An older node carries the same id.
     #[error(
         "another node named {node} is on the mesh and was there first: stop it, or give this one another id with \
@@ -276,16 +279,19 @@ impl Node {
         ours
     }
 
-    /// Waits until an older node with the same id makes this one stop.
-    pub(crate) async fn refused_as_duplicate(&mut self) -> NodeError {
-        let node = self.id().clone();
-        if let Some(duplicate) = &mut self.duplicate
-            && duplicate.await.is_ok()
-        {
-            self.duplicate = None;
-            return NodeError::DuplicateId { node };
+    /// Waits until this node can't go on: an older node carries the same id, or the mesh driver is gone.
+    pub async fn failed(&mut self) -> NodeError {
+        let Some(duplicate) = &mut self.duplicate else {
+            return std::future::pending().await;
+        };
+        let ended = duplicate.await;
+        self.duplicate = None;
+        match ended {
+            Ok(_older) => NodeError::DuplicateId {
+                node: self.id().clone(),
+            },
+            Err(_) => NodeError::DriverLost,
         }
-        std::future::pending().await
     }
 
     /// Uses renewed certificates for new handshakes.
