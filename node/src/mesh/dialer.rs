@@ -148,3 +148,16 @@ impl Dialer {
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(rand::random_range(0.5..1.5))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_stays_within_half_and_one_and_a_half() {
+        for _ in 0..100 {
+            let pause = jittered(FIRST_PAUSE);
+            assert!(pause >= FIRST_PAUSE / 2 && pause < FIRST_PAUSE * 3 / 2);
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! The one task that owns the mesh machine: feeds it, carries out what it asks for, and publishes what it knows.
 
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,9 @@ use crate::link::{Endpoint, ForwardSocket, LinkConnection, LinkHandle, LinkKeys,
 const MAX_INPUTS: usize = 1024;
 /// How often links are asked whether their peer's address has changed, and counters are looked at.
 const CHECK: Duration = Duration::from_secs(1);
+
+/// How long the last frames of all links may take.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What reaches the driver.
 pub(super) enum Input {
@@ -62,7 +66,7 @@ impl LinkState {
 pub(crate) struct MeshHandle {
     inputs: mpsc::Sender<Input>,
     view: watch::Receiver<Arc<View>>,
-    links: Arc<Mutex<BTreeMap<LinkId, LinkState>>>,
+    links: watch::Receiver<BTreeMap<LinkId, LinkState>>,
     counters: Arc<Mutex<MeshCounters>>,
 }
 
@@ -85,7 +89,7 @@ impl MeshHandle {
 
     /// The links that are up.
     pub(crate) fn links(&self) -> Vec<LinkState> {
-        self.links.lock().values().cloned().collect()
+        self.links.borrow().values().cloned().collect()
     }
 
     /// What the mesh machine has counted, up to a second ago.
@@ -107,17 +111,15 @@ impl MeshHandle {
     }
 
     pub(super) fn is_linked(&self, node: &NodeId) -> bool {
-        self.links.lock().values().any(|link| link.node == *node)
+        self.links.borrow().values().any(|link| link.node == *node)
     }
 
     /// Waits while a link to `node` is up.
     pub(super) async fn wait_until_not_linked(&self, node: &NodeId) {
-        let mut view = self.view.clone();
-        while self.is_linked(node) {
-            if view.changed().await.is_err() {
-                return;
-            }
-        }
+        let mut links = self.links.clone();
+        let _stopping = links
+            .wait_for(|links| links.values().all(|link| link.node != *node))
+            .await;
     }
 }
 
@@ -131,6 +133,26 @@ struct LinkEntry {
     node: NodeId,
 }
 
+/// The tasks that write to links: a node's last words take a moment to leave.
+struct Writers {
+    open: mpsc::Sender<Infallible>,
+    all_closed: mpsc::Receiver<Infallible>,
+}
+
+impl Writers {
+    fn new() -> Self {
+        let (open, all_closed) = mpsc::channel(1);
+        Self { open, all_closed }
+    }
+
+    /// Waits until those whose queue was dropped have written the rest and closed their links.
+    async fn finish(self) {
+        let Self { open, mut all_closed } = self;
+        drop(open);
+        let _late = tokio::time::timeout(LAST_WORDS, all_closed.recv()).await;
+    }
+}
+
 /// See the module.
 pub(crate) struct Driver {
     mesh: Mesh,
@@ -138,7 +160,8 @@ pub(crate) struct Driver {
     inputs: mpsc::Receiver<Input>,
     sender: mpsc::Sender<Input>,
     view: watch::Sender<Arc<View>>,
-    shown: Arc<Mutex<BTreeMap<LinkId, LinkState>>>,
+    shown: watch::Sender<BTreeMap<LinkId, LinkState>>,
+    writers: Writers,
     links: HashMap<LinkId, LinkEntry>,
     next_link: u64,
     drops: DropLog,
@@ -150,12 +173,12 @@ impl Driver {
         let mesh = Mesh::new(config, Instant::now());
         let (sender, inputs) = mpsc::channel(MAX_INPUTS);
         let (view, watch) = watch::channel(mesh.view());
-        let shown = Arc::new(Mutex::new(BTreeMap::new()));
+        let (shown, links) = watch::channel(BTreeMap::new());
         let counters = Arc::new(Mutex::new(MeshCounters::default()));
         let handle = MeshHandle {
             inputs: sender.clone(),
             view: watch,
-            links: shown.clone(),
+            links,
             counters: counters.clone(),
         };
         let driver = Self {
@@ -165,6 +188,7 @@ impl Driver {
             sender,
             view,
             shown,
+            writers: Writers::new(),
             links: HashMap::new(),
             next_link: 1,
             drops: DropLog::default(),
@@ -178,9 +202,11 @@ impl Driver {
         let mut check = tokio::time::interval(CHECK);
         let mut leaving = None;
         loop {
-            self.carry_out()?;
-            if leaving.is_some() && self.links.is_empty() {
-                return Ok(());
+            let refused = self.carry_out();
+            if refused.is_err() || (leaving.is_some() && self.links.is_empty()) {
+                self.links.clear();
+                self.writers.finish().await;
+                return refused;
             }
             let timeout = self.mesh.poll_timeout();
             tokio::select! {
@@ -228,7 +254,14 @@ impl Driver {
             connection.receiver,
             self.sender.clone(),
         ));
-        tokio::spawn(links::write(handle.clone(), connection.sender, queued, reason));
+        let open = self.writers.open.clone();
+        tokio::spawn(links::write(
+            handle.clone(),
+            connection.sender,
+            queued,
+            reason,
+            open,
+        ));
         let node = connection.certified.clone();
         let label = label.unwrap_or_else(|| plain_address(address).to_string());
         let keys = connection.keys;
@@ -255,7 +288,7 @@ impl Driver {
                 Output::LinkUp { link, node, cost, .. } => self.on_link_up(link, node, cost),
                 Output::LinkDown { link, .. } => {
                     self.endpoint.socket().remove_link(link);
-                    self.shown.lock().remove(&link);
+                    self.hide(link);
                 }
                 Output::ViewChanged(view) => self.on_view(view),
                 Output::DuplicateId { older } => return Err(older),
@@ -278,7 +311,7 @@ impl Driver {
             return;
         };
         self.endpoint.socket().remove_link(link);
-        self.shown.lock().remove(&link);
+        self.hide(link);
         match reason {
             CloseReason::Replaced
             | CloseReason::Restarted
@@ -289,6 +322,10 @@ impl Driver {
             _ => warn!(node = %entry.node, address = entry.label, %reason, "link closed"),
         }
         let _gone = entry.close_reason.send(reason.to_string());
+    }
+
+    fn hide(&self, link: LinkId) {
+        self.shown.send_if_modified(|shown| shown.remove(&link).is_some());
     }
 
     fn on_link_up(&mut self, link: LinkId, node: NodeId, cost: Cost) {
@@ -307,7 +344,7 @@ impl Driver {
             handle: entry.handle.clone(),
         };
         entry.node = node;
-        self.shown.lock().insert(link, state);
+        self.shown.send_modify(|shown| drop(shown.insert(link, state)));
     }
 
     fn on_view(&mut self, view: Arc<View>) {
