@@ -14,8 +14,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use jiff::Timestamp;
 use serde::Deserialize;
 use tempfile::TempDir;
-use workmesh_node::control::report::StatusReport;
 use workmesh_node::identity::{Ca, create_identity, create_mesh};
+use workmesh_node::report::StatusReport;
 use workmesh_node::{MeshName, NodeId};
 
 use crate::gates::{PING, SUBMIT};
