@@ -62,14 +62,14 @@ mod tests {
     #[test]
     fn bulk_is_as_long_as_asked() {
         let count = BULK_CHUNK_BYTES as u64 + 1;
-        let done = Unit::new(BULK).payload(count.to_be_bytes()).run();
+        let done = Unit::new(BULK).payload(count.to_be_bytes().to_vec()).run();
         assert_eq!(done.responses.len(), 1);
         assert_eq!(done.responses[0].len() as u64, count);
     }
 
     #[test]
     fn bulk_without_a_number_fails() {
-        assert!(Unit::new(BULK).payload([1; 7]).run().result.is_err());
+        assert!(Unit::new(BULK).payload(vec![1; 7]).run().result.is_err());
     }
 
     #[test]
