@@ -317,7 +317,6 @@ impl Node {
 
     /// As [`stop`](Self::stop); once `hurry` is ready, units are given no more time.
     pub(crate) async fn stop_sooner(mut self, drain: Duration, hurry: impl Future<Output = ()>) {
-        self.dialers.shutdown().await;
         let executor = &self.units.executor;
         let drained = tokio::select! {
             drained = executor.drain(drain) => drained,
@@ -331,6 +330,7 @@ impl Node {
             );
         }
         let _late = tokio::time::timeout(DELIVER, self.units.delivered()).await;
+        self.dialers.shutdown().await;
         self.units.sessions().close_all();
         let _late = tokio::time::timeout(LEAVE, self.units.mesh.leave()).await;
         self.endpoint.close().await;

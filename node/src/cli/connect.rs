@@ -1,7 +1,7 @@
 //! The way from a verb to a node: its control socket, or a node of this process that joins the mesh as a leaf.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -99,19 +99,4 @@ async fn leaf_connect(args: &ConnectArgs) -> anyhow::Result<Leaf> {
         open: Box::new(move || Box::new(Node::control_stream(&control))),
         leave: Box::pin(node.stop(Duration::ZERO)),
     })
-}
-
-/// Where a node keeps its state if nothing else is said: `/var/lib/workmesh` for root, else the XDG state directory.
-pub(crate) fn default_data_dir() -> PathBuf {
-    if rustix::process::geteuid().is_root() {
-        return PathBuf::from("/var/lib/workmesh");
-    }
-    let state = std::env::var_os("XDG_STATE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
-    let home = || std::env::home_dir().map(|home| home.join(".local/state"));
-    state
-        .or_else(home)
-        .unwrap_or_else(|| Path::new("/var/lib").to_owned())
-        .join("workmesh")
 }

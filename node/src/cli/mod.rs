@@ -14,6 +14,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::RunArgs;
+use crate::identity;
 
 mod run;
 mod init;
@@ -127,7 +128,7 @@ fn check_places(command: &mut Command, matches: &ArgMatches) -> Result<(), clap:
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let data_dir = cli.data_dir.unwrap_or_else(connect::default_data_dir);
+    let data_dir = identity::data_dir(cli.data_dir.as_deref())?;
     let Some(verb) = cli.verb else {
         return block_on(run::run(&cli.run, &data_dir));
     };

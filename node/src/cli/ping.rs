@@ -115,6 +115,9 @@ fn answer(report: &PingReport) -> String {
             rows,
         ));
     }
+    if report.omitted_work > 0 {
+        answer.push_str(&format!("and {} more\n", report.omitted_work));
+    }
     answer
 }
 

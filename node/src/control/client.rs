@@ -74,7 +74,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// Asks which workers the mesh has.
     pub async fn workers(self) -> Result<Vec<WorkerReport>, ClientError> {
-        self.ask(Query::Workers {}).await
+        let mut answers = self.question(&Query::Workers {}).await?;
+        let mut rows = Vec::new();
+        while let Some(body) = answers.next().await? {
+            rows.extend(codec::decode::<Vec<WorkerReport>>(&body)?);
+        }
+        Ok(rows)
     }
 
     /// Asks for the way to `node`; the hops are read one by one as they are found.

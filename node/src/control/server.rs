@@ -25,6 +25,8 @@ use super::stream::{ControlReader, ControlWriter, StreamError};
 use super::unit::{self, Cancels};
 use crate::unit::Units;
 
+/// Rows of workers in one frame: as many of the longest as fit.
+const WORKERS_A_FRAME: usize = 200;
 /// Conversations at once; further ones wait until one ends.
 const MAX_CONVERSATIONS: usize = 4096;
 /// How long a client may take to say what it wants; one that is silent would keep another waiting.
@@ -122,7 +124,12 @@ impl Control {
                 Err(fault) => writer.put(FrameType::Fault, &fault),
             },
             Query::Status {} => writer.put(FrameType::Reply, &self.status.report()),
-            Query::Workers {} => writer.put(FrameType::Reply, &self.status.workers()),
+            Query::Workers {} => {
+                for rows in self.status.workers().chunks(WORKERS_A_FRAME) {
+                    writer.put(FrameType::Reply, &rows);
+                    writer.flush().await?;
+                }
+            }
             Query::Trace { node } => self.trace(node, writer).await?,
         }
         Ok(())

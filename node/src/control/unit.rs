@@ -186,7 +186,12 @@ where
         tokio::select! {
             event = events.next() => match event {
                 Some(event) => {
-                    if write_events(event, &mut events, writer).await? {
+                    let ended = tokio::select! {
+                        ended = write_events(event, &mut events, writer) => ended?,
+                        // A client that does not read gets no further word: the unit goes with its events.
+                        () = cancellable.told.notified() => return Ok(()),
+                    };
+                    if ended {
                         return Ok(());
                     }
                 }

@@ -17,7 +17,7 @@ use crate::link::{Endpoint, FrameReceiver, FrameSender, LinkError, SessionConnec
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a peer may be out of reach before its session is given up.
 const UNREACHABLE: Duration = Duration::from_secs(15);
-/// How often a session looks whether it is idle or out of reach.
+/// How often a session looks whether it is idle, and its peer out of reach, restarted or gone.
 const CHECK: Duration = Duration::from_secs(1);
 /// How long the handshake of a session may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -230,18 +230,16 @@ impl Sessions {
 
     /// Closes the session when it is idle, when the peer is out of reach for long, or when the peer has restarted.
     async fn watch(self: Arc<Self>, session: Session) {
-        let mut views = self.mesh.watch();
         let started = Instant::now();
         let (mut idle_since, mut reached) = (started, started);
         let mut life = None;
         let reason = loop {
             tokio::select! {
                 reason = session.connection.closed() => break reason,
-                changed = views.changed() => if changed.is_err() { break "the node stops".to_owned() },
                 () = tokio::time::sleep(CHECK) => {}
             }
             let now = Instant::now();
-            let view = views.borrow_and_update().clone();
+            let view = self.mesh.view();
             if session.in_use.load(Ordering::Relaxed) > 0 {
                 idle_since = now;
             }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,6 +21,8 @@ use crate::mesh::{Conversation, SessionError};
 
 /// How long a fresh node waits for its neighbours' databases before it says that a node or worker is unknown.
 const SETTLE: Duration = Duration::from_millis(700);
+/// How long a node may take to accept or refuse a unit, its session and a free stream included.
+const ANSWER: Duration = Duration::from_secs(15);
 /// The most payload bytes that travel before the executor has accepted: kept, to be offered to the next candidate.
 pub(crate) const HEAD_BYTES: usize = 64 * 1024;
 
@@ -84,6 +87,46 @@ struct Head {
     complete: bool,
 }
 
+/// What all offers of one unit share.
+#[derive(Clone, Copy)]
+struct Order<'a> {
+    request: &'a UnitRequest,
+    head: &'a Head,
+    deadline: Option<Instant>,
+    claim: &'a Claim,
+}
+
+/// A unit's place among those submitted lately: given back when dropped, unless the unit may have run.
+struct Claim {
+    units: Arc<Units>,
+    unit: UnitId,
+    may_have_run: AtomicBool,
+}
+
+impl Claim {
+    /// `None` if the unit was submitted before.
+    fn new(units: &Arc<Units>, unit: UnitId) -> Option<Self> {
+        let fresh = units.recent.lock().insert(unit);
+        fresh.then(|| Self {
+            units: units.clone(),
+            unit,
+            may_have_run: AtomicBool::new(false),
+        })
+    }
+
+    fn set_run(&self, may_have_run: bool) {
+        self.may_have_run.store(may_have_run, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.may_have_run.load(Ordering::Relaxed) {
+            self.units.recent.lock().remove(self.unit);
+        }
+    }
+}
+
 /// How an offer to one candidate went.
 enum Offer {
     Accepted(Box<SubmittedUnit>),
@@ -140,31 +183,25 @@ impl Units {
     ) -> Result<SubmittedUnit, Eof> {
         let directive = Directive::parse(&request.directive)
             .map_err(|e| Eof::without_responses(Kind::MalformedDirective, e.to_string()))?;
-        if !self.recent.lock().insert(request.unit) {
+        let Some(claim) = Claim::new(self, request.unit) else {
             let message = format!("unit {} was submitted before; choose another --id", request.unit);
             return Err(Eof::without_responses(Kind::Duplicate, message));
-        }
-        let result = match &request.to {
-            Some(node) => self.submit_to(node, request, head, deadline).await,
-            None => self.place(&directive, request, head, deadline).await,
         };
-        if let Err(eof) = &result
-            && eof.kind != Kind::NodeLost
-        {
-            self.recent.lock().remove(request.unit);
+        let order = Order {
+            request,
+            head,
+            deadline,
+            claim: &claim,
+        };
+        match &request.to {
+            Some(node) => self.submit_to(node, order).await,
+            None => self.place(&directive, order).await,
         }
-        result
     }
 
-    async fn submit_to(
-        self: &Arc<Self>,
-        node: &NodeId,
-        request: &UnitRequest,
-        head: &Head,
-        deadline: Option<Instant>,
-    ) -> Result<SubmittedUnit, Eof> {
+    async fn submit_to(self: &Arc<Self>, node: &NodeId, order: Order<'_>) -> Result<SubmittedUnit, Eof> {
         self.wait_for_member(node).await;
-        match self.offer(node, request, head, deadline).await {
+        match self.offer(node, order).await {
             Offer::Accepted(unit) => Ok(*unit),
             Offer::Refused(refused) => Err(Eof::without_responses(refused.kind, refused.message)),
             Offer::NotOffered(error) => Err(Eof::without_responses(kind_of(&error), error.to_string())),
@@ -172,26 +209,20 @@ impl Units {
         }
     }
 
-    async fn place(
-        self: &Arc<Self>,
-        directive: &Directive,
-        request: &UnitRequest,
-        head: &Head,
-        deadline: Option<Instant>,
-    ) -> Result<SubmittedUnit, Eof> {
+    async fn place(self: &Arc<Self>, directive: &Directive, order: Order<'_>) -> Result<SubmittedUnit, Eof> {
         let mut refusal = None;
         for candidate in self.candidates(directive).await {
-            match self.offer(&candidate.node, request, head, deadline).await {
+            match self.offer(&candidate.node, order).await {
                 Offer::Accepted(unit) => return Ok(*unit),
                 Offer::Refused(refused) if matches!(refused.kind, Kind::Busy | Kind::Draining) => {
-                    debug!(unit = %request.unit, node = %candidate.node, kind = %refused.kind, "next candidate");
+                    debug!(unit = %order.request.unit, node = %candidate.node, kind = %refused.kind, "next candidate");
                     refusal = Some(Eof::without_responses(refused.kind, refused.message));
                 }
                 Offer::Refused(refused) => {
                     return Err(Eof::without_responses(refused.kind, refused.message));
                 }
                 Offer::NotOffered(error) => {
-                    debug!(unit = %request.unit, node = %candidate.node, %error, "next candidate");
+                    debug!(unit = %order.request.unit, node = %candidate.node, %error, "next candidate");
                     refusal.get_or_insert_with(|| Eof::without_responses(kind_of(&error), error.to_string()));
                 }
                 Offer::Lost(message) if candidate.idempotent => {
@@ -232,41 +263,46 @@ impl Units {
         let _late = tokio::time::timeout(SETTLE, known).await;
     }
 
-    async fn offer(
-        self: &Arc<Self>,
-        node: &NodeId,
-        request: &UnitRequest,
-        head: &Head,
-        deadline: Option<Instant>,
-    ) -> Offer {
+    async fn offer(self: &Arc<Self>, node: &NodeId, order: Order<'_>) -> Offer {
         if *node == self.node {
-            return self.offer_here(request, head, deadline).await;
+            return self.offer_here(order).await;
         }
-        match self.offer_there(node, request, head, deadline).await {
+        let offer = match self.offer_in_time(node, order).await {
             // The session was idle and has just been closed: the node has not seen the unit.
             Offer::NotOffered(SessionError::Failed {
                 error: LinkError::Idle,
                 ..
-            }) => self.offer_there(node, request, head, deadline).await,
+            }) => self.offer_in_time(node, order).await,
             offer => offer,
+        };
+        if matches!(offer, Offer::Refused(_) | Offer::NotOffered(_)) {
+            order.claim.set_run(false);
         }
+        offer
     }
 
-    async fn offer_here(
-        self: &Arc<Self>,
-        request: &UnitRequest,
-        head: &Head,
-        deadline: Option<Instant>,
-    ) -> Offer {
-        let admitted = match self.executor.admit(&request.frame(deadline), self.node.base()) {
+    /// A node that takes the unit but does not say so within [`ANSWER`] counts as lost.
+    async fn offer_in_time(self: &Arc<Self>, node: &NodeId, order: Order<'_>) -> Offer {
+        let offering = self.offer_there(node, order);
+        tokio::time::timeout(ANSWER, offering)
+            .await
+            .unwrap_or_else(|_| Offer::Lost(format!("{node} did not answer within {} s", ANSWER.as_secs())))
+    }
+
+    async fn offer_here(self: &Arc<Self>, order: Order<'_>) -> Offer {
+        let admitted = match self
+            .executor
+            .admit(&order.request.frame(order.deadline), self.node.base())
+        {
             Ok(admitted) => admitted,
             Err(refused) => return Offer::Refused(refused),
         };
+        order.claim.set_run(true);
         let mut feed = admitted.payload;
         let mut payload = UnitPayload::complete();
-        let taken = head.data.is_empty() || feed.push(head.data.clone()).await.is_ok();
+        let taken = order.head.data.is_empty() || feed.push(order.head.data.clone()).await.is_ok();
         if taken {
-            match head.complete {
+            match order.head.complete {
                 true => feed.finish(),
                 false => payload = UnitPayload::local(feed),
             }
@@ -278,17 +314,11 @@ impl Units {
         };
         Offer::Accepted(Box::new(SubmittedUnit {
             payload,
-            events: self.events(request, &self.node, source),
+            events: self.events(order.request, &self.node, source),
         }))
     }
 
-    async fn offer_there(
-        self: &Arc<Self>,
-        node: &NodeId,
-        request: &UnitRequest,
-        head: &Head,
-        deadline: Option<Instant>,
-    ) -> Offer {
+    async fn offer_there(self: &Arc<Self>, node: &NodeId, order: Order<'_>) -> Offer {
         let Conversation {
             mut sender,
             mut receiver,
@@ -298,11 +328,12 @@ impl Units {
             Ok(conversation) => conversation,
             Err(error) => return Offer::NotOffered(error),
         };
-        sender.put(FrameType::Submit, &request.frame(deadline));
-        sender.put_payload(head.data.clone());
+        order.claim.set_run(true);
+        sender.put(FrameType::Submit, &order.request.frame(order.deadline));
+        sender.put_payload(order.head.data.clone());
         let mut payload = UnitPayload::complete();
         // A refusal can come before the payload is through: what it says counts, not the broken stream.
-        if head.complete {
+        if order.head.complete {
             sender.put_bare(FrameType::PayloadEnd);
             let _refused = sender.finish().await;
         } else {
@@ -328,7 +359,7 @@ impl Units {
                         receiver,
                         _in_use: in_use,
                     };
-                    let events = self.events(request, node, source);
+                    let events = self.events(order.request, node, source);
                     return Offer::Accepted(Box::new(SubmittedUnit { payload, events }));
                 }
                 Ok(Some(OriginEvent::Refused(refused))) => return Offer::Refused(refused),

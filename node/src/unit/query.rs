@@ -14,11 +14,13 @@ use workmesh_proto::wire::unit::Kind;
 
 use super::report::{ActiveWork, HopReport, NextHop, PingReport, PoolReport};
 use super::units::Units;
-use crate::link::FrameSender;
+use crate::link::{FrameSender, LinkError};
 use crate::mesh::SessionError;
 
 /// How long a node may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(10);
+/// The most units that a ping lists: their rows fit one frame.
+const MAX_ACTIVE: usize = 500;
 /// The most hops that a trace follows.
 const MAX_HOPS: u16 = 32;
 
@@ -51,7 +53,7 @@ fn put_reply<T: serde::Serialize>(sender: &mut FrameSender, reply: &T) {
 
 fn ping_report(units: &Units) -> PingReport {
     let now = Timestamp::now();
-    let active = units.executor.active().into_iter().map(|unit| ActiveWork {
+    let mut active = units.executor.active().into_iter().map(|unit| ActiveWork {
         id: unit.id,
         directive: unit.directive.to_string(),
         sender: unit.sender,
@@ -65,7 +67,8 @@ fn ping_report(units: &Units) -> PingReport {
         uptime_s: units.started.elapsed().as_secs_f64(),
         initial_time: now,
         response_time: now,
-        active_work: active.collect(),
+        active_work: active.by_ref().take(MAX_ACTIVE).collect(),
+        omitted_work: active.count() as u64,
         pool: pool_report(units),
     }
 }
@@ -145,11 +148,14 @@ impl Units {
             kind: Kind::NodeLost,
             message: format!("{node} did not answer: {error}"),
         };
-        let mut conversation = self.sessions().open(node).await.map_err(fault)?;
-        conversation.sender.put(FrameType::Query, query);
-        conversation.sender.finish().await.map_err(|e| lost(&e))?;
-        let frame = conversation.receiver.next_frame().await.map_err(|e| lost(&e))?;
-        let frame: Frame = frame.ok_or_else(|| lost(&"the answer is empty"))?;
+        let answer = match self.exchange(node, query).await? {
+            // The session was idle and has just been closed: the node has not seen the question.
+            Err(LinkError::Idle) => self.exchange(node, query).await?,
+            answer => answer,
+        };
+        let frame = answer
+            .map_err(|e| lost(&e))?
+            .ok_or_else(|| lost(&"the answer is empty"))?;
         let broken = |error: &dyn std::fmt::Display| Fault {
             kind: Kind::Protocol,
             message: error.to_string(),
@@ -159,6 +165,22 @@ impl Units {
             Some(FrameType::Fault) => Err(codec::decode(&frame.body).map_err(|e| broken(&e))?),
             _ => Err(broken(&format!("{node} answered with frame {:#04x}", frame.kind))),
         }
+    }
+}
+
+impl Units {
+    /// One question and the frame that answers it.
+    async fn exchange(
+        self: &Arc<Self>,
+        node: &NodeId,
+        query: &Query,
+    ) -> Result<Result<Option<Frame>, LinkError>, Fault> {
+        let mut conversation = self.sessions().open(node).await.map_err(fault)?;
+        conversation.sender.put(FrameType::Query, query);
+        if let Err(error) = conversation.sender.finish().await {
+            return Ok(Err(error));
+        }
+        Ok(conversation.receiver.next_frame().await)
     }
 }
 

@@ -25,6 +25,9 @@ pub struct PingReport {
     pub response_time: Timestamp,
     /// Units that run or wait on the node.
     pub active_work: Vec<ActiveWork>,
+    /// Further units that the list has no room for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub omitted_work: u64,
     /// The node's pool.
     pub pool: PoolReport,
 }
@@ -170,4 +173,8 @@ pub struct HopReport {
 pub struct NextHop {
     /// The neighbour.
     pub next_hop: Option<NodeId>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

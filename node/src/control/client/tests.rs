@@ -19,6 +19,7 @@ fn ping_report() -> PingReport {
         initial_time: jiff::Timestamp::UNIX_EPOCH,
         response_time: jiff::Timestamp::UNIX_EPOCH,
         active_work: vec![],
+        omitted_work: 0,
         pool: PoolReport::default(),
     }
 }
