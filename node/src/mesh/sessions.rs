@@ -19,6 +19,9 @@ const IDLE: Duration = Duration::from_secs(60);
 const UNREACHABLE: Duration = Duration::from_secs(15);
 /// How often a session looks whether it is idle, and its peer out of reach, restarted or gone.
 const CHECK: Duration = Duration::from_secs(1);
+/// How long the mesh must say that the peer has restarted or left before the session is given up: while a second node with
+/// the peer's id is found out and refused, the mesh says both, and a peer that does either in order closes its sessions.
+const DOUBT: Duration = Duration::from_secs(2);
 /// How long the handshake of a session may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long the advertisement of a node's present life may come after its session.
@@ -233,6 +236,7 @@ impl Sessions {
         let started = Instant::now();
         let (mut idle_since, mut reached) = (started, started);
         let mut life = None;
+        let mut doubted = None;
         let reason = loop {
             tokio::select! {
                 reason = session.connection.closed() => break reason,
@@ -247,15 +251,19 @@ impl Sessions {
             if life.is_none() || now.duration_since(started) < LATE_ADVERTISEMENT {
                 life = view.member(&session.node).map(|member| member.incarnation());
             }
-            match view.member(&session.node) {
-                Some(member) if life.is_some_and(|life| life < member.incarnation()) => {
-                    break "the peer has restarted".to_owned();
-                }
-                Some(member) if member.reach != Reach::Nowhere => reached = now,
+            let member = view.member(&session.node);
+            if member.is_some_and(|member| member.reach != Reach::Nowhere) {
+                reached = now;
+            }
+            let gone = match (member, life) {
+                (Some(member), Some(life)) if life < member.incarnation() => Some("the peer has restarted"),
+                (None, Some(_)) => Some("the peer has left"),
+                _ => None,
+            };
+            match gone {
+                Some(gone) if now.duration_since(*doubted.get_or_insert(now)) >= DOUBT => break gone.to_owned(),
                 Some(_) => {}
-                // Whoever leaves in order is forgotten at once; whoever is only out of reach is not.
-                None if life.is_some() => break "the peer has left".to_owned(),
-                None => {}
+                None => doubted = None,
             }
             if now.duration_since(reached) > UNREACHABLE {
                 break "the peer is out of reach".to_owned();
