@@ -1,6 +1,6 @@
 //! The command line against a node that runs, and against mistakes.
 
-use workmesh_tests::{Spec, TestMesh};
+use workmesh_tests::{Running, Spec, Stdin, TestMesh};
 
 #[test]
 fn a_machine_without_an_identity_is_told_how_to_make_one() {
@@ -166,4 +166,58 @@ fn a_reader_that_goes_away_cancels_the_unit() {
             .as_array()
             .is_some_and(Vec::is_empty)
     });
+}
+
+#[test]
+fn the_demo_succeeds_and_leaves_nothing_behind() {
+    let mesh = TestMesh::new();
+    let (place, temporary) = (mesh.dir().join("place"), mesh.dir().join("tmp"));
+    for dir in [&place, &temporary] {
+        std::fs::create_dir(dir).unwrap();
+    }
+    for file in ["a", "b", "c"] {
+        std::fs::write(place.join(file), file.repeat(10_000)).unwrap();
+    }
+    let mut demo = std::process::Command::new(workmesh_tests::node_program());
+    demo.arg("demo").current_dir(&place).env("TMPDIR", &temporary);
+    let done = Running::start(demo, &Stdin::Null).finish().ok();
+    for shown in ["digest:blake3", "zstd:compress", "http:execute"] {
+        assert!(
+            done.text().contains(shown),
+            "{shown} is missing:\n{}",
+            done.text()
+        );
+    }
+    assert_eq!(
+        std::fs::read_dir(&temporary).unwrap().count(),
+        0,
+        "the demo cleans up"
+    );
+    assert_eq!(
+        std::fs::read_dir(&place).unwrap().count(),
+        3,
+        "the demo leaves its place as it was"
+    );
+}
+
+#[test]
+fn the_bench_verb_measures_a_node_two_hops_away() {
+    let mesh = TestMesh::line(&["A", "B", "C"]);
+    let bench = ["bench", "--to", "C", "--concurrency", "8", "--duration", "500ms"];
+    let report = mesh.at("A", &[&bench[..], &["--json"]].concat()).ok().json();
+    assert!(report["latency_ms"]["p99"].is_number(), "{report}");
+    assert!(mesh.at("A", &bench).ok().text().contains("p99"));
+    assert!(mesh.status("B")["forwarded"]["packets"].as_u64() > Some(0));
+}
+
+#[test]
+fn completions_are_made_for_every_shell() {
+    let mesh = TestMesh::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let done = mesh.command(&["completions", shell]).ok();
+        assert!(
+            done.text().contains("submit") && done.stderr.is_empty(),
+            "{shell}"
+        );
+    }
 }
