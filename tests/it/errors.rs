@@ -204,3 +204,30 @@ fn a_node_that_stops_lets_its_units_end_and_takes_no_more() {
     assert_eq!(running.finish().status, 0);
     assert_eq!(mesh.node("C").wait(), 0);
 }
+
+#[test]
+fn a_local_program_hears_the_end_of_its_unit_from_a_node_that_stops() {
+    let mut mesh = TestMesh::new();
+    mesh.start(Spec::new("A").own_workers());
+    for _ in 0..5 {
+        let submit = [
+            "submit",
+            "--directive",
+            "test:ticks",
+            "--param",
+            "count=5",
+            "--format",
+            "json",
+        ];
+        let mut unit = mesh.begin("A", &submit);
+        assert_eq!(unit.next_object()["type"], "accepted");
+        mesh.node("A").signal(Signal::TERM);
+        for tick in 1..=5 {
+            assert_eq!(unit.next_object()["data"], tick.to_string());
+        }
+        assert_eq!(unit.next_object()["outcome"], "succeeded");
+        assert_eq!(unit.finish().status, 0);
+        assert_eq!(mesh.node("A").wait(), 0);
+        mesh.restart("A");
+    }
+}
