@@ -140,10 +140,11 @@ impl Readings {
         self.rounds.get(&(cell, subject)).map_or(&[], Vec::as_slice)
     }
 
-    /// The ratio of two figures of the same round, over all rounds that have both.
+    /// The ratio of two figures of the same round, over all rounds that have both; to nothing there is none.
     pub(crate) fn ratio(&self, of: (&'static str, Cell), to: (&'static str, Cell)) -> Option<Spread> {
         let pairs = self.rounds(of.0, of.1).iter().zip(self.rounds(to.0, to.1));
-        Spread::of(&pairs.map(|(of, to)| of / to).collect::<Vec<_>>())
+        let ratios = pairs.filter(|(_, to)| **to != 0.0).map(|(of, to)| of / to);
+        Spread::of(&ratios.collect::<Vec<_>>())
     }
 
     /// All cells that any subject has, in order.
@@ -209,6 +210,14 @@ mod tests {
         }
         let ratio = readings.ratio(("product", CELL), ("floor", CELL)).unwrap();
         assert_eq!((ratio.median, ratio.min, ratio.max), (0.8, 0.5, 1.0));
+    }
+
+    #[test]
+    fn a_ratio_to_nothing_is_none() {
+        let mut readings = Readings::default();
+        readings.push("product", CELL, 0.0);
+        readings.push("floor", CELL, 0.0);
+        assert_eq!(readings.ratio(("product", CELL), ("floor", CELL)), None);
     }
 
     #[test]
