@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -85,6 +85,8 @@ struct Session {
     in_use: Arc<AtomicU32>,
     /// How many streams in use the session's window has been made for.
     room: Arc<AtomicU32>,
+    /// The mesh says that the peer has restarted or left: further conversations take another session.
+    doubted: Arc<AtomicBool>,
 }
 
 impl Session {
@@ -102,6 +104,11 @@ impl Session {
 
     fn is_up(&self) -> bool {
         !self.connection.is_closed()
+    }
+
+    /// Whether a further conversation may be opened on it.
+    fn is_open(&self) -> bool {
+        self.is_up() && !self.doubted.load(Ordering::Relaxed)
     }
 }
 
@@ -156,7 +163,7 @@ impl Sessions {
     async fn session(self: &Arc<Self>, node: &NodeId) -> Result<Session, SessionError> {
         let slot = self.slot(node);
         let mut place = slot.lock().await;
-        if let Some(session) = place.as_ref().filter(|session| session.is_up()) {
+        if let Some(session) = place.as_ref().filter(|session| session.is_open()) {
             return Ok(session.clone());
         }
         let member = check_reachable(&self.mesh.view(), node)?;
@@ -196,7 +203,7 @@ impl Sessions {
         debug!(%node, "session accepted");
         let session = self.start(connection, node.clone());
         if let Ok(mut place) = self.slot(&node).try_lock()
-            && !place.as_ref().is_some_and(Session::is_up)
+            && !place.as_ref().is_some_and(Session::is_open)
         {
             *place = Some(session);
         }
@@ -225,6 +232,7 @@ impl Sessions {
             node,
             in_use: Arc::default(),
             room: Arc::default(),
+            doubted: Arc::default(),
         };
         tokio::spawn(accept_streams(session.clone(), self.serve.clone()));
         tokio::spawn(self.clone().watch(session.clone()));
@@ -260,8 +268,11 @@ impl Sessions {
                 (None, Some(_)) => Some("the peer has left"),
                 _ => None,
             };
+            session.doubted.store(gone.is_some(), Ordering::Relaxed);
             match gone {
-                Some(gone) if now.duration_since(*doubted.get_or_insert(now)) >= DOUBT => break gone.to_owned(),
+                Some(gone) if now.duration_since(*doubted.get_or_insert(now)) >= DOUBT => {
+                    break gone.to_owned();
+                }
                 Some(_) => {}
                 None => doubted = None,
             }
