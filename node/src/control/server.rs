@@ -212,12 +212,14 @@ impl ControlSocket {
     /// Serves for ever.
     pub(crate) async fn serve(&self, control: Control) {
         let places = Arc::new(Semaphore::new(MAX_CONVERSATIONS));
+        let mut failing = false;
         loop {
             let Ok(place) = places.clone().acquire_owned().await else {
                 return;
             };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
+                    failing = false;
                     let control = control.clone();
                     tokio::spawn(async move {
                         control.serve(stream).await;
@@ -225,7 +227,9 @@ impl ControlSocket {
                     });
                 }
                 Err(error) => {
-                    warn!(%error, "cannot accept on the control socket");
+                    if !std::mem::replace(&mut failing, true) {
+                        warn!(%error, "cannot accept on the control socket");
+                    }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
