@@ -59,6 +59,9 @@ struct Run {
     /// Size of a transfer in MiB
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     bulk_mib: u64,
+    /// Leave the product out, and with it the need for a `node` program
+    #[arg(long)]
+    floor_only: bool,
     /// Print one JSON object, no tables
     #[arg(long)]
     json: bool,
@@ -105,10 +108,10 @@ fn drive(run: &Run) -> Result<ExitCode> {
     interrupt::watch(directory.path().to_owned())?;
     let plan = plan(run);
     let draft = Draft::begin(&plan)?;
-    let subjects: Vec<Box<dyn Subject>> = vec![
-        Box::new(Floor::create(&directory)?),
-        Box::new(Product::create(&directory)?),
-    ];
+    let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(Floor::create(&directory)?)];
+    if !run.floor_only {
+        subjects.push(Box::new(Product::create(&directory)?));
+    }
     let readings = rounds::run(&subjects, &plan, report::progress)?;
     let gates = gates::judge(&readings);
     let report = draft.finish(readings, gates);
