@@ -44,6 +44,7 @@ pub(crate) struct Endpoint {
     tls: ArcSwap<Tls>,
     mesh: MeshName,
     accepts_links: bool,
+    detection: Duration,
     link_transport: Arc<TransportConfig>,
     session_transport: Arc<TransportConfig>,
 }
@@ -66,7 +67,7 @@ impl Endpoint {
         let mut server = ServerConfig::with_crypto(Arc::new(server));
         settings::limit_incoming(&mut server);
         let quinn = quinn::Endpoint::new_with_abstract_socket(
-            settings::endpoint_config(identity.secret("workmesh 1 stateless reset")),
+            settings::endpoint_config(),
             Some(server),
             socket.clone(),
             Arc::new(quinn::TokioRuntime),
@@ -78,9 +79,15 @@ impl Endpoint {
             tls: ArcSwap::from_pointee(tls),
             mesh: identity.mesh().clone(),
             accepts_links: settings.accepts_links,
+            detection: settings.detection,
             link_transport,
             session_transport,
         })
+    }
+
+    /// How long a dead neighbour may stay unnoticed.
+    pub(crate) fn detection(&self) -> Duration {
+        self.detection
     }
 
     /// The socket, for its forwarding table and counters.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use workmesh_proto::wire::forward::HEADER_BYTES;
 
@@ -47,10 +46,9 @@ const _: () = assert!(
     "a session's first packets must fit where 1232 bytes do"
 );
 
-/// The endpoint's settings. `secret` makes stateless resets (RFC 9000, section 10.3) the same in each life of the
-/// node, so that its peers notice a restart with their next packet.
-pub(super) fn endpoint_config(secret: [u8; 32]) -> EndpointConfig {
-    let mut config = EndpointConfig::new(Arc::new(ResetKey(secret)));
+/// The endpoint's settings. QUIC's fixed bit is never greased: it tells packets from forward frames.
+pub(super) fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
     config.grease_quic_bit(false);
     config
 }
@@ -110,33 +108,6 @@ pub(super) fn limit_incoming(config: &mut quinn::ServerConfig) {
 fn idle_timeout(idle: Duration) -> Result<IdleTimeout, LinkError> {
     IdleTimeout::try_from(idle)
         .map_err(|_| LinkError::Configuration(format!("detection time {idle:?} is too long")))
-}
-
-/// A key for stateless reset tokens that stays the same over restarts.
-struct ResetKey([u8; 32]);
-
-impl HmacKey for ResetKey {
-    fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
-        let tag = blake3::keyed_hash(&self.0, data);
-        let length = signature_out.len().min(32);
-        signature_out[..length].copy_from_slice(&tag.as_bytes()[..length]);
-    }
-
-    fn signature_len(&self) -> usize {
-        32
-    }
-
-    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
-        let mut expected = [0; 32];
-        self.sign(data, &mut expected);
-        // blake3's comparison takes the same time whatever differs.
-        let found = <[u8; 32]>::try_from(signature).map_err(|_| CryptoError)?;
-        if blake3::Hash::from(expected) == blake3::Hash::from(found) {
-            Ok(())
-        } else {
-            Err(CryptoError)
-        }
-    }
 }
 
 #[cfg(test)]

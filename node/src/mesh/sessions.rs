@@ -15,8 +15,8 @@ use crate::link::{Endpoint, FrameReceiver, FrameSender, LinkError, SessionConnec
 
 /// A session without a conversation is closed after this.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long a peer may be out of reach before its session is given up.
-const UNREACHABLE: Duration = Duration::from_secs(15);
+/// How many detection times a peer may be out of reach, after it was found to be, before its session is given up.
+const UNREACHABLE_DETECTIONS: u32 = 2;
 /// How often a session looks whether it is idle, and its peer out of reach, restarted or gone.
 const CHECK: Duration = Duration::from_secs(1);
 /// How long the mesh must say that the peer has restarted or left before the session is given up: while a second node with
@@ -276,7 +276,7 @@ impl Sessions {
                 Some(_) => {}
                 None => doubted = None,
             }
-            if now.duration_since(reached) > UNREACHABLE {
+            if now.duration_since(reached) > self.endpoint.detection() * UNREACHABLE_DETECTIONS {
                 break "the peer is out of reach".to_owned();
             }
             if now.duration_since(idle_since) > IDLE {
