@@ -17,7 +17,11 @@ use tempfile::TempDir;
 #[test]
 fn a_short_run_reports_every_figure() {
     let output = finish(&["--rounds", "1", "--relays", "0,1", "--json"]);
-    assert!(output.status.success());
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let readings = report["readings"].as_array().unwrap();
     for (relays, load, quantity) in [
