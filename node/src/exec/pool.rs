@@ -8,7 +8,7 @@ mod stuck;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -35,6 +35,8 @@ pub(super) struct Pool {
     state: Mutex<State>,
     /// Idle threads wait here for a unit.
     work: Condvar,
+    /// How many units are ready, for threads that look around without the lock.
+    ready_hint: AtomicUsize,
     /// The overseer waits here for the next thread to give up.
     overdue: Condvar,
     /// Whoever wants to know of a change of the load waits here; set off only while `State::load_watched`.
@@ -55,7 +57,12 @@ struct State {
     // threads
     threads: usize,
     threads_started: u64,
+    /// Sleep until they are called.
     idle: usize,
+    /// Were called and are not awake yet.
+    called: usize,
+    /// Look around for a unit.
+    seeking: usize,
     running: usize,
     abandoned: usize,
     /// Units told to stop whose functions have not returned, by time; at most one for each slot.
@@ -89,6 +96,8 @@ impl Pool {
             threads: 0,
             threads_started: 0,
             idle: 0,
+            called: 0,
+            seeking: 0,
             running: 0,
             abandoned: 0,
             stopping: VecDeque::new(),
@@ -105,6 +114,7 @@ impl Pool {
             waiting_payload,
             state: Mutex::new(state),
             work: Condvar::new(),
+            ready_hint: AtomicUsize::new(0),
             overdue: Condvar::new(),
             load_changed: Notify::new(),
             next_order: AtomicU64::new(0),

@@ -16,12 +16,12 @@ use quinn::udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use workmesh_proto::wire::forward::{ForwardHeader, HEADER_BYTES, HOP_LIMIT, is_forward_frame};
+use workmesh_proto::wire::forward::{ForwardHeader, HEADER_BYTES, HOP_LIMIT, LinkKey, is_forward_frame};
 use workmesh_proto::{LinkId, NodeHash};
 
 use super::counters::{Drop, ForwardCounters};
 use super::queue::{Inbox, Outbox};
-use super::table::{ForwardTable, LinkKeys};
+use super::table::{ForwardTable, LinkKeys, NextHops};
 
 /// The port of every virtual address; it has no meaning.
 const VIRTUAL_PORT: u16 = 1;
@@ -121,7 +121,7 @@ impl ForwardSocket {
 
     /// Takes new routes, and sends the last packets of each session whose route has changed again: the sender would
     /// otherwise wait for its probe timeout, which has doubled while the old route was dead.
-    pub(crate) fn set_routes(&self, routes: std::collections::HashMap<NodeHash, LinkId>) {
+    pub(crate) fn set_routes(&self, routes: NextHops) {
         let mut state = self.state.lock();
         for node in state.table.set_routes(routes) {
             for packet in state.table.kept_for(node) {
@@ -205,12 +205,16 @@ impl ForwardSocket {
         if !buffer[..meta.len].chunks(stride).any(is_forward_frame) {
             return Some(RecvMeta { addr: from, ..*meta });
         }
+        let receiving = state
+            .table
+            .link_at(&meta.addr)
+            .map(|link| link.keys.receiving.clone());
         let mut kept: Option<RecvMeta> = None;
         let mut transit = Transit::default();
         let mut at = 0;
         while at < meta.len {
             let end = meta.len.min(at + stride);
-            let segment = self.classify(state, meta.addr, &mut buffer[at..end]);
+            let segment = self.classify(state, receiving.as_ref(), meta.addr, &mut buffer[at..end]);
             if let Segment::Transit(next) = segment
                 && transit.joins(next, end - at)
             {
@@ -243,14 +247,20 @@ impl ForwardSocket {
     }
 
     /// What a segment is. Transit has its header rewritten in place for the next link.
-    fn classify(&self, state: &State, from: SocketAddr, segment: &mut [u8]) -> Segment {
+    fn classify(
+        &self,
+        state: &State,
+        receiving: Option<&LinkKey>,
+        from: SocketAddr,
+        segment: &mut [u8],
+    ) -> Segment {
         if !is_forward_frame(segment) {
             return Segment::Link;
         }
-        let Some(link) = state.table.link_at(&from) else {
+        let Some(receiving) = receiving else {
             return self.drop_one(Drop::UnknownLink, from);
         };
-        let Ok(header) = ForwardHeader::open(&link.keys.receiving, segment) else {
+        let Ok(header) = ForwardHeader::open(receiving, segment) else {
             return self.drop_one(Drop::BadFrame, from);
         };
         if header.destination == self.node {

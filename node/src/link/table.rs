@@ -3,10 +3,11 @@
 //! Written by the mesh driver when links and routes change, read by the socket for every frame. Holds the last packets
 //! of each session too, to send them again the moment a route changes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 
-use bytes::Bytes;
+use rustc_hash::FxHashMap;
 use workmesh_proto::wire::forward::LinkKey;
 use workmesh_proto::{LinkId, NodeHash};
 
@@ -31,13 +32,16 @@ pub(super) struct LinkPath {
     pub(super) keys: LinkKeys,
 }
 
+/// Which link leads to each node. Keys are hashes already, and nobody outside the mesh chooses them.
+pub(crate) type NextHops = FxHashMap<NodeHash, LinkId>;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct ForwardTable {
-    links: HashMap<LinkId, LinkPath>,
-    by_address: HashMap<SocketAddr, LinkId>,
-    routes: HashMap<NodeHash, LinkId>,
-    kept: HashMap<NodeHash, VecDeque<Bytes>>,
+    links: FxHashMap<LinkId, LinkPath>,
+    by_address: FxHashMap<SocketAddr, LinkId>,
+    routes: NextHops,
+    kept: FxHashMap<NodeHash, VecDeque<Vec<u8>>>,
     kept_order: VecDeque<NodeHash>,
 }
 
@@ -73,7 +77,7 @@ impl ForwardTable {
     }
 
     /// Takes new routes; yields the destinations whose next hop has changed and for which packets are kept.
-    pub(super) fn set_routes(&mut self, routes: HashMap<NodeHash, LinkId>) -> Vec<NodeHash> {
+    pub(super) fn set_routes(&mut self, routes: NextHops) -> Vec<NodeHash> {
         let moved = |node: &&NodeHash| routes.get(node) != self.routes.get(node) && routes.contains_key(node);
         let rerouted = self.kept.keys().filter(moved).copied().collect();
         self.routes = routes;
@@ -93,8 +97,8 @@ impl ForwardTable {
     /// Keeps the last packets of a batch for [`Self::kept_for`].
     pub(super) fn keep(&mut self, node: NodeHash, batch: &[u8], segment_bytes: usize) {
         let kept = match self.kept.entry(node) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
                 self.kept_order.push_back(node);
                 entry.insert(VecDeque::with_capacity(KEPT_PACKETS))
             }
@@ -104,10 +108,15 @@ impl ForwardTable {
             .chunks(segment_bytes)
             .skip(segments.saturating_sub(KEPT_PACKETS))
         {
-            if kept.len() == KEPT_PACKETS {
-                kept.pop_front();
+            let mut place = if kept.len() == KEPT_PACKETS {
+                kept.pop_front()
+            } else {
+                None
             }
-            kept.push_back(Bytes::copy_from_slice(packet));
+            .unwrap_or_default();
+            place.clear();
+            place.extend_from_slice(packet);
+            kept.push_back(place);
         }
         if self.kept_order.len() > KEPT_DESTINATIONS
             && let Some(oldest) = self.kept_order.pop_front()
@@ -124,7 +133,7 @@ impl ForwardTable {
     }
 
     /// The packets last sent to a node, oldest first.
-    pub(super) fn kept_for(&self, node: NodeHash) -> Vec<Bytes> {
+    pub(super) fn kept_for(&self, node: NodeHash) -> Vec<Vec<u8>> {
         self.kept
             .get(&node)
             .map(|kept| kept.iter().cloned().collect())
@@ -183,13 +192,17 @@ mod tests {
     fn the_last_four_packets_are_kept_and_named_when_the_route_moves() {
         let mut table = ForwardTable::default();
         let node = NodeHash(7);
-        table.set_routes(HashMap::from([(node, LinkId(1))]));
+        table.set_routes(NextHops::from_iter([(node, LinkId(1))]));
         table.keep(node, &[1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6], 2);
         let kept: Vec<_> = table.kept_for(node);
         assert_eq!(kept, [&[3, 3][..], &[4, 4], &[5, 5], &[6]]);
-        assert!(table.set_routes(HashMap::from([(node, LinkId(1))])).is_empty());
-        assert!(table.set_routes(HashMap::new()).is_empty());
-        assert_eq!(table.set_routes(HashMap::from([(node, LinkId(2))])), [node]);
+        assert!(
+            table
+                .set_routes(NextHops::from_iter([(node, LinkId(1))]))
+                .is_empty()
+        );
+        assert!(table.set_routes(NextHops::default()).is_empty());
+        assert_eq!(table.set_routes(NextHops::from_iter([(node, LinkId(2))])), [node]);
     }
 
     #[test]

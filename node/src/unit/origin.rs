@@ -49,7 +49,7 @@ impl UnitRequest {
     /// A request with a fresh id and nothing but a directive.
     pub fn new(directive: impl Into<String>) -> Self {
         Self {
-            unit: UnitId(uuid::Uuid::now_v7()),
+            unit: fresh_unit_id(),
             directive: directive.into(),
             to: None,
             payload_bytes: None,
@@ -71,6 +71,15 @@ impl UnitRequest {
             trace: self.trace.clone(),
         }
     }
+}
+
+/// A new UUIDv7 (RFC 9562, section 5.7), without a system call for its random bits.
+pub(crate) fn fresh_unit_id() -> UnitId {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    UnitId(uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid())
 }
 
 /// A unit that an executor has accepted.

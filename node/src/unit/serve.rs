@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use tracing::{debug, info};
@@ -19,21 +22,27 @@ use crate::exec::{Admitted, OutputItem, PayloadFeed, UnitOutput};
 use crate::link::{FrameReceiver, FrameSender, LinkError};
 use crate::mesh::{Conversation, InUse};
 
+/// How long the acceptance of a unit whose payload is complete waits for the unit's first output.
+const ACCEPTANCE_DELAY: Duration = Duration::from_millis(1);
+
 /// What is left of a conversation once its first frame is understood.
 type Rest = BoxFuture<'static, Result<(), LinkError>>;
 
 /// Serves one conversation to its end. What breaks it is the peer's affair: it sees its stream reset.
 ///
 /// Each stage is boxed, and gone when the next begins: thousands of units wait in this function.
-pub(super) async fn serve(units: Arc<Units>, conversation: Conversation) {
+pub(super) fn serve(units: Arc<Units>, conversation: Conversation) -> impl Future<Output = ()> + Send {
     let peer = conversation.peer.clone();
-    let served = match Box::pin(open(units, conversation)).await {
-        Ok(Some(rest)) => rest.await,
-        Ok(None) => Ok(()),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = served {
-        debug!(%peer, %error, "conversation broke off");
+    let opening = Box::pin(open(units, conversation));
+    async move {
+        let served = match opening.await {
+            Ok(Some(rest)) => rest.await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            debug!(%peer, %error, "conversation broke off");
+        }
     }
 }
 
@@ -127,7 +136,10 @@ async fn serve_unit(
     } = admitted;
     // Boxed, and gone with the payload's end: a unit that waits for its slot has no use for it.
     let mut receiving = Some(Box::pin(receive_payload(payload, receiver)));
-    let sending = send_output(output, sender);
+    if received(&mut receiving).now_or_never().is_some() {
+        receiving = None;
+    }
+    let sending = send_output(output, sender, receiving.is_none());
     tokio::pin!(sending);
     let (eof, sender) = loop {
         tokio::select! {
@@ -207,21 +219,15 @@ async fn receive_payload(mut feed: PayloadFeed, mut receiver: FrameReceiver) {
 async fn send_output(
     mut output: UnitOutput,
     mut sender: FrameSender,
+    payload_complete: bool,
 ) -> Result<(Eof, FrameSender), LinkError> {
     let mut batch = VecDeque::new();
-    // A short unit is over before the other ready tasks have had their turn: its acceptance then leaves with its end.
-    tokio::task::yield_now().await;
+    if payload_complete {
+        // A short unit is over by then, and its acceptance leaves in one packet with its end. Whoever has more
+        // payload waits for the acceptance.
+        let _long = tokio::time::timeout(ACCEPTANCE_DELAY, output.next_batch(&mut batch)).await;
+    }
     loop {
-        if std::future::poll_fn(|cx| std::task::Poll::Ready(output.poll_batch(cx, &mut batch)))
-            .await
-            .is_pending()
-        {
-            sender.flush().await?;
-            tokio::select! {
-                () = output.next_batch(&mut batch) => {}
-                () = sender.stopped() => return Err(LinkError::Closed("the submitter is gone".to_owned())),
-            }
-        }
         for item in batch.drain(..) {
             match item {
                 OutputItem::Piece { serial, data, last } => sender.put_response(serial, data, last),
@@ -233,5 +239,12 @@ async fn send_output(
             }
         }
         sender.flush().await?;
+        let at_once = std::future::poll_fn(|cx| Poll::Ready(output.poll_batch(cx, &mut batch))).await;
+        if at_once.is_pending() {
+            tokio::select! {
+                () = output.next_batch(&mut batch) => {}
+                () = sender.stopped() => return Err(LinkError::Closed("the submitter is gone".to_owned())),
+            }
+        }
     }
 }

@@ -3,20 +3,29 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use parking_lot::MutexGuard;
 
 use super::{Pool, State};
 use crate::exec::run::{self, Verdict};
 use crate::exec::unit::{Phase, Unit};
 
+/// How long a thread without a unit looks around before it sleeps.
+const SEEK: Duration = Duration::from_micros(40);
+
 impl Pool {
     /// Sees that a thread comes for what is ready.
     pub(super) fn call_thread(self: &Arc<Self>, state: &mut State) {
-        if state.idle > 0 {
+        self.ready_hint.store(state.ready.len(), Ordering::Relaxed);
+        let coming = state.seeking + state.called;
+        if state.idle > state.called && state.ready.len() > coming {
+            state.called += 1;
             self.work.notify_one();
         }
-        if state.ready.len() <= state.idle || state.threads >= self.settings.slots {
+        if state.ready.len() <= state.idle + state.seeking || state.threads >= self.settings.slots {
             return;
         }
         if let Err(error) = self.start_thread(state) {
@@ -42,8 +51,12 @@ impl Pool {
     }
 
     /// Blocks until there is a unit to run; `None` once the pool is closed.
+    ///
+    /// Looks around for a moment before it sleeps: under load the next unit comes sooner than a sleeping thread
+    /// could be woken.
     fn take(&self) -> Option<Arc<Unit>> {
         let mut state = self.state.lock();
+        let mut seek = true;
         loop {
             if let Some(unit) = self.take_ready(&mut state) {
                 return Some(unit);
@@ -52,14 +65,31 @@ impl Pool {
                 state.threads -= 1;
                 return None;
             }
-            state.idle += 1;
-            self.work.wait(&mut state);
-            state.idle -= 1;
+            if seek {
+                state.seeking += 1;
+                MutexGuard::unlocked(&mut state, || self.seek());
+                state.seeking -= 1;
+            } else {
+                state.idle += 1;
+                self.work.wait(&mut state);
+                state.idle -= 1;
+                state.called = state.called.saturating_sub(1);
+            }
+            seek = !seek;
+        }
+    }
+
+    /// Waits until there may be a unit to run, for [`SEEK`] at most, giving way to all other threads.
+    fn seek(&self) {
+        let until = Instant::now() + SEEK;
+        while self.ready_hint.load(Ordering::Relaxed) == 0 && Instant::now() < until {
+            thread::yield_now();
         }
     }
 
     fn take_ready(&self, state: &mut State) -> Option<Arc<Unit>> {
         let (_, unit) = state.ready.pop_first()?;
+        self.ready_hint.store(state.ready.len(), Ordering::Relaxed);
         state.running += 1;
         unit.phase.set(Phase::Running);
         self.publish(state);

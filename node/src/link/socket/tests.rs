@@ -1,6 +1,5 @@
 //! Batches as the kernel hands them over, sorted by a socket between two neighbours.
 
-use std::collections::HashMap;
 
 use workmesh_proto::wire::forward::LinkKey;
 
@@ -166,11 +165,11 @@ async fn a_sent_batch_is_wrapped_packet_by_packet() {
 #[tokio::test]
 async fn the_last_packets_are_sent_again_when_the_route_changes() {
     let relay = Relay::new().await;
-    relay.socket.set_routes(HashMap::new());
+    relay.socket.set_routes(NextHops::default());
     relay.send(FAR, &quic(1, 40), 40);
     assert_eq!(relay.socket.counters.unroutable.get(), 1);
     assert_eq!(relay.received(), Vec::<Vec<u8>>::new());
-    relay.socket.set_routes(HashMap::from([(FAR, LinkId(2))]));
+    relay.socket.set_routes(NextHops::from_iter([(FAR, LinkId(2))]));
     assert_eq!(relay.received().len(), 1);
     assert_eq!(relay.socket.counters.resent.get(), 1);
 }
@@ -222,7 +221,7 @@ impl Relay {
         let neighbour = SocketAddr::from(([127, 0, 0, 1], 9));
         socket.add_link(LinkId(1), neighbour, keys(1));
         socket.add_link(LinkId(2), next.local_addr().unwrap(), keys(3));
-        socket.set_routes(HashMap::from([(FAR, LinkId(2))]));
+        socket.set_routes(NextHops::from_iter([(FAR, LinkId(2))]));
         Self {
             socket,
             neighbour,
