@@ -33,6 +33,8 @@ const LEAF_PIPE_BYTES: usize = 256 * 1024;
 const LOAD_PAUSE: Duration = Duration::from_millis(50);
 /// How long the delivery of the last responses may take while the node stops.
 const DELIVER: Duration = Duration::from_secs(5);
+/// What units that ended just before the stop have sent is given this long to arrive.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How long leaving the mesh may take.
 const LEAVE: Duration = Duration::from_secs(1);
 
@@ -317,6 +319,10 @@ impl Node {
 
     /// As [`stop`](Self::stop); once `hurry` is ready, units are given no more time.
     pub(crate) async fn stop_sooner(mut self, drain: Duration, hurry: impl Future<Output = ()>) {
+        self.units.begin_to_stop();
+        if self.units.sessions().count() > 0 {
+            tokio::time::sleep(LAST_WORDS).await;
+        }
         let executor = &self.units.executor;
         let drained = tokio::select! {
             drained = executor.drain(drain) => drained,

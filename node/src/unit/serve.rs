@@ -89,7 +89,7 @@ fn decode<T: serde::de::DeserializeOwned>(frame: &Frame) -> Result<T, LinkError>
 }
 
 fn admit(
-    units: &Units,
+    units: &Arc<Units>,
     peer: NodeId,
     submit: Submit,
     mut sender: FrameSender,
@@ -119,10 +119,18 @@ fn admit(
         directive: submit.directive,
         peer,
     };
-    Box::pin(serve_unit(name, admitted, sender, receiver, in_use))
+    Box::pin(serve_unit(
+        units.clone(),
+        name,
+        admitted,
+        sender,
+        receiver,
+        in_use,
+    ))
 }
 
 async fn serve_unit(
+    units: Arc<Units>,
     name: UnitName,
     admitted: Admitted,
     sender: FrameSender,
@@ -149,8 +157,12 @@ async fn serve_unit(
         }
     };
     log_end(&name, &eof);
-    // A node that stops leaves the mesh only after this: a unit that ran to its end is not lost on the last metres.
-    sender.finish_and_wait().await;
+    if units.is_stopping() {
+        // The node leaves the mesh only after this: a unit that ran to its end is not lost on the last metres.
+        sender.finish_and_wait().await;
+    } else {
+        sender.finish().await?;
+    }
     drop(in_use);
     Ok(())
 }

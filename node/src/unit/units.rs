@@ -1,5 +1,6 @@
 //! What all conversations of a node share.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -26,6 +27,7 @@ pub(crate) struct Units {
     pub(crate) mesh: MeshHandle,
     pub(super) outstanding: Arc<Outstanding>,
     pub(super) recent: Mutex<RecentUnits>,
+    stopping: AtomicBool,
     sessions: OnceLock<Arc<Sessions>>,
     /// Conversations of peers, until their streams are delivered.
     served: TaskTracker,
@@ -46,6 +48,7 @@ impl Units {
             mesh: mesh.clone(),
             outstanding: Arc::default(),
             recent: Mutex::default(),
+            stopping: AtomicBool::new(false),
             sessions: OnceLock::new(),
             served: TaskTracker::new(),
         });
@@ -62,6 +65,15 @@ impl Units {
         );
         let _first = units.sessions.set(sessions);
         units
+    }
+
+    /// From here on each conversation lasts until the peer has all of it.
+    pub(crate) fn begin_to_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Waits until everything that peers have asked for is delivered to them.

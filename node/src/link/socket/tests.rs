@@ -1,6 +1,5 @@
 //! Batches as the kernel hands them over, sorted by a socket between two neighbours.
 
-
 use workmesh_proto::wire::forward::LinkKey;
 
 use super::*;
