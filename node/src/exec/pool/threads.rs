@@ -14,7 +14,7 @@ use crate::exec::run::{self, Verdict};
 use crate::exec::unit::{Phase, Unit};
 
 /// How long a thread without a unit looks around before it sleeps.
-const SEEK: Duration = Duration::from_micros(30);
+const SEEK: Duration = Duration::from_micros(20);
 
 impl Pool {
     /// Sees that a thread comes for what is ready.
