@@ -320,9 +320,6 @@ impl Node {
     /// As [`stop`](Self::stop); once `hurry` is ready, units are given no more time.
     pub(crate) async fn stop_sooner(mut self, drain: Duration, hurry: impl Future<Output = ()>) {
         self.units.begin_to_stop();
-        if self.units.sessions().count() > 0 {
-            tokio::time::sleep(LAST_WORDS).await;
-        }
         let executor = &self.units.executor;
         let drained = tokio::select! {
             drained = executor.drain(drain) => drained,
@@ -336,6 +333,9 @@ impl Node {
             );
         }
         let _late = tokio::time::timeout(DELIVER, self.units.delivered()).await;
+        if self.units.sessions().count() > 0 {
+            tokio::time::sleep(LAST_WORDS).await;
+        }
         self.dialers.shutdown().await;
         self.units.sessions().close_all();
         let _late = tokio::time::timeout(LEAVE, self.units.mesh.leave()).await;

@@ -32,8 +32,8 @@ pub(crate) enum Format {
 pub(crate) enum Output {
     /// Bytes, nothing added.
     Raw,
-    /// Bytes; a second response makes each response a line. The serial of the latest response.
-    Separate(u64),
+    /// Bytes; a second response makes each response a line. Whether the first one's line has ended.
+    Separate(bool),
     /// A new line after each response; with a guard for terminals.
     Lines(Option<TerminalGuard>),
     /// Objects, with the response that is under way.
@@ -75,7 +75,7 @@ impl Output {
         let format = match format {
             Some(format) => format,
             None if terminal => Format::Lines,
-            None => return Self::Separate(0),
+            None => return Self::Separate(false),
         };
         match format {
             Format::Raw => Self::Raw,
@@ -101,12 +101,13 @@ impl Output {
     pub(crate) fn piece(&mut self, piece: &Piece, to: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Raw => to.write_all(&piece.data),
-            Self::Separate(latest) => {
-                if *latest > 0 && piece.serial != *latest {
+            Self::Separate(first_ended) => {
+                let several = piece.serial > 1;
+                if several && !std::mem::replace(first_ended, true) {
                     to.write_all(b"\n")?;
                 }
-                *latest = piece.serial;
-                to.write_all(&piece.data)
+                to.write_all(&piece.data)?;
+                end_line(several && piece.last, to)
             }
             Self::Lines(None) => {
                 to.write_all(&piece.data)?;
@@ -137,7 +138,6 @@ impl Output {
                 },
                 to,
             ),
-            Self::Separate(latest) if *latest > 1 => to.write_all(b"\n"),
             Self::Raw | Self::Separate(_) | Self::Lines(_) => Ok(()),
         }
     }
