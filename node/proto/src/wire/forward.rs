@@ -37,7 +37,7 @@ impl LinkKey {
     }
 
     fn tag(&self, head: &[u8], packet: &[u8]) -> u64 {
-        // Both parts side by side: the hash in one go costs a third of two steps.
+        // Both parts side by side, so that the hash is taken in one go.
         let mut tagged = [0; TAG_AT + TAGGED_PACKET_BYTES];
         let covered = packet.len().min(TAGGED_PACKET_BYTES);
         tagged[..TAG_AT].copy_from_slice(head);
