@@ -192,6 +192,7 @@ impl Node {
             mesh.clone(),
             units.sessions().clone(),
         ));
+        tasks.spawn(executor.clone().attend());
         tasks.spawn(tell_load(executor, mesh.clone()));
         let mut dialers = JoinSet::new();
         let mut dial_states = Vec::new();

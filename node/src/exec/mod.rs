@@ -19,6 +19,7 @@ mod spool;
 #[cfg(test)]
 mod tests;
 mod unit;
+mod wakeups;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -128,6 +129,12 @@ impl Executor {
     pub(crate) fn cancel(&self, id: UnitId, sender: &NodeId) -> bool {
         let unit = self.owner.pool.find(id).filter(|unit| unit.sender == *sender);
         unit.is_some_and(|unit| cancel(&self.owner.pool, &unit))
+    }
+
+    /// Passes wake-ups from the workers' threads on to this runtime, many at a time, for ever. Without it each costs a system
+    /// call of its own; the task is to be spawned on the runtime that reads the units' outputs.
+    pub(crate) async fn attend(self) {
+        self.owner.pool.wakeups.attend().await;
     }
 
     /// The workers.

@@ -2,6 +2,7 @@
 //! one lock, held for short moments; functions run, and wakers wake, outside it.
 
 mod admission;
+mod pace;
 mod threads;
 mod stuck;
 
@@ -16,6 +17,7 @@ use tokio::sync::Notify;
 use workmesh_proto::UnitId;
 use workmesh_proto::wire::unit::Kind;
 
+use self::pace::Pace;
 use super::budget::Budget;
 use super::ledger::Ledger;
 use super::registry::Registry;
@@ -24,6 +26,7 @@ use super::report::{ActiveUnit, Counters, LoadFigures, Meters};
 use super::run::EXPIRED;
 use super::settings::ExecSettings;
 use super::unit::{Phase, Unit, Wakers};
+use super::wakeups::Wakeups;
 
 /// The pool, shared by the executor's handles, its threads and both sides of each unit.
 #[derive(Debug)]
@@ -31,6 +34,10 @@ pub(super) struct Pool {
     pub(super) registry: Registry,
     pub(super) settings: ExecSettings,
     pub(super) meters: Meters,
+    /// From the workers' threads to the runtime.
+    pub(super) wakeups: Wakeups,
+    /// By the worker's position in the registry.
+    paces: Vec<Pace>,
     waiting_payload: Arc<Budget>,
     state: Mutex<State>,
     /// Idle threads wait here for a unit.
@@ -85,6 +92,7 @@ impl Pool {
 
     fn new(registry: Registry, settings: ExecSettings) -> Self {
         let limits = registry.iter().map(|w| w.limits.max_concurrent);
+        let paces = registry.iter().map(|_| Pace::default()).collect();
         let waiting_payload = Budget::new(settings.max_waiting_payload);
         let ledger = Ledger::new(settings.slots, settings.queue, limits);
         let state = State {
@@ -111,6 +119,8 @@ impl Pool {
             registry,
             settings,
             meters: Meters::default(),
+            wakeups: Wakeups::default(),
+            paces,
             waiting_payload,
             state: Mutex::new(state),
             work: Condvar::new(),
@@ -137,6 +147,9 @@ impl Pool {
         }
         state.ready.insert(unit.order, Arc::clone(unit));
         unit.phase.set(Phase::Ready);
+        if self.is_quick(unit) {
+            self.wakeups.arm();
+        }
         self.call_thread(state);
     }
 

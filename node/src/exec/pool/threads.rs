@@ -45,7 +45,9 @@ impl Pool {
     fn work(self: Arc<Self>) {
         let mut next = self.take();
         while let Some(unit) = next {
+            let started = Instant::now();
             let verdict = run::run(&self, &unit);
+            self.note_pace(&unit, started.elapsed());
             next = self.turn(&unit, verdict);
         }
     }
@@ -122,8 +124,10 @@ impl Pool {
         };
         self.publish(&mut state);
         drop(state);
-        if let Some((_, wakers)) = ended {
-            wakers.wake();
+        let wakers = ended.map(|(_, wakers)| wakers).unwrap_or_default();
+        match &next {
+            Some(next) if self.is_quick(next) => self.wakeups.hold(wakers),
+            _ => self.wakeups.pass_on(wakers),
         }
         if replaced {
             None
