@@ -32,9 +32,9 @@ Exit status:
   0    ok
   1    the worker failed: worker_error, panic, payload_broken, protocol, internal
   2    usage or configuration: malformed_directive, a missing file
-  3    not there: no_such_node, no_capable_node, no_route, unknown_module, unknown_function, node_lost
+  3    not there: no_such_node, no_capable_node, no_route, unknown_module, unknown_function, no_such_unit, node_lost, shutdown
   4    the deadline passed: expired
-  5    refused: busy, forbidden, draining, duplicate, payload_too_large
+  5    refused: busy, forbidden, draining, duplicate, payload_too_large, no_space
   130  cancelled";
 
 /// The status of a unit that ended so.
@@ -48,9 +48,16 @@ pub(crate) fn of_unit(outcome: Outcome, kind: Kind) -> u8 {
         | Kind::NoRoute
         | Kind::UnknownModule
         | Kind::UnknownFunction
+        | Kind::NoSuchUnit
+        | Kind::Shutdown
         | Kind::NodeLost => UNREACHABLE,
         Kind::Expired => EXPIRED,
-        Kind::Busy | Kind::Forbidden | Kind::Draining | Kind::Duplicate | Kind::PayloadTooLarge => REFUSED,
+        Kind::Busy
+        | Kind::Forbidden
+        | Kind::Draining
+        | Kind::Duplicate
+        | Kind::PayloadTooLarge
+        | Kind::NoSpace => REFUSED,
         Kind::Cancelled => CANCELLED,
         Kind::Unknown => match outcome {
             Outcome::Succeeded => OK,
@@ -176,6 +183,9 @@ mod tests {
             (Kind::NodeLost, 3),
             (Kind::Protocol, 1),
             (Kind::Internal, 1),
+            (Kind::NoSuchUnit, 3),
+            (Kind::Shutdown, 3),
+            (Kind::NoSpace, 5),
         ];
         for (kind, status) in table {
             assert_eq!(of_unit(kind.outcome(), kind), status, "{kind}");

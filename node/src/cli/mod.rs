@@ -166,9 +166,16 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// How many turns of tasks may pass before sockets and timers are looked at: a busy session must not keep a small unit waiting.
+const EVENT_INTERVAL: u32 = 16;
+/// How many turns of tasks may pass before those are looked at that other threads have woken.
+const QUEUE_INTERVAL: u32 = 8;
+
 /// Runs a verb on this thread.
 fn block_on<T>(verb: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .event_interval(EVENT_INTERVAL)
+        .global_queue_interval(QUEUE_INTERVAL)
         .enable_io()
         .enable_time()
         .build()

@@ -123,6 +123,9 @@ impl SubmitArgs {
                 .deadline
                 .map(|d| d.as_millis().try_into().unwrap_or(u64::MAX)),
             trace: None,
+            durable: false,
+            detach: false,
+            idempotent: false,
         };
         match submit.check() {
             Ok(()) => Ok(submit),

@@ -21,6 +21,9 @@ pub(crate) fn submission(directive: &str, to: Option<&NodeId>, payload_bytes: u6
         params: std::collections::BTreeMap::new(),
         deadline_ms: None,
         trace: None,
+        durable: false,
+        detach: false,
+        idempotent: false,
     }
 }
 

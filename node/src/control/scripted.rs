@@ -37,6 +37,9 @@ pub(crate) fn submit(directive: &str) -> Submit {
         params: Default::default(),
         deadline_ms: None,
         trace: None,
+        durable: false,
+        detach: false,
+        idempotent: false,
     }
 }
 

@@ -69,6 +69,9 @@ impl UnitRequest {
             params: self.params.clone(),
             deadline_ms: deadline.map(|at| u64::try_from(left(at)).unwrap_or(u64::MAX)),
             trace: self.trace.clone(),
+            durable: false,
+            detach: false,
+            idempotent: false,
         }
     }
 }

@@ -78,6 +78,9 @@ mod tests {
             params: labels.clone(),
             deadline_ms: Some(u64::MAX),
             trace: Some(long()),
+            durable: false,
+            detach: false,
+            idempotent: false,
         });
         round_trip(&unit::Accepted {
             executor: longest_id(),

@@ -61,6 +61,25 @@ pub enum FrameType {
     Eof = 0x26,
     /// [`super::unit::Cancel`]
     Cancel = 0x27,
+    // a durable unit
+    /// [`super::durable::Stored`]
+    Stored = 0x28,
+    /// [`super::durable::Started`]
+    Started = 0x29,
+    /// [`super::durable::Returned`]
+    Returned = 0x2a,
+    /// [`super::durable::Ack`]
+    Ack = 0x2b,
+    /// [`super::durable::Resume`]
+    Resume = 0x2c,
+    /// [`super::durable::Release`]
+    Release = 0x2d,
+    /// [`super::durable::Released`]
+    Released = 0x2e,
+    /// [`super::durable::Attach`]
+    Attach = 0x2f,
+    /// [`super::durable::Unfinished`]
+    Unfinished = 0x30,
     // questions
     /// [`super::query::Query`]
     Query = 0x40,
@@ -94,6 +113,15 @@ impl FrameType {
             0x25 => Self::Response,
             0x26 => Self::Eof,
             0x27 => Self::Cancel,
+            0x28 => Self::Stored,
+            0x29 => Self::Started,
+            0x2a => Self::Returned,
+            0x2b => Self::Ack,
+            0x2c => Self::Resume,
+            0x2d => Self::Release,
+            0x2e => Self::Released,
+            0x2f => Self::Attach,
+            0x30 => Self::Unfinished,
             0x40 => Self::Query,
             0x41 => Self::Reply,
             0x42 => Self::Fault,

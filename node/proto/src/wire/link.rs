@@ -209,17 +209,7 @@ impl LinkFrame {
             FrameType::Probe => codec::decode(body).map(Self::Probe),
             FrameType::ProbeReply => codec::decode(body).map(Self::ProbeReply),
             FrameType::Goodbye => codec::decode(body).map(Self::Goodbye),
-            FrameType::Submit
-            | FrameType::Payload
-            | FrameType::PayloadEnd
-            | FrameType::Accepted
-            | FrameType::Refused
-            | FrameType::Response
-            | FrameType::Eof
-            | FrameType::Cancel
-            | FrameType::Query
-            | FrameType::Reply
-            | FrameType::Fault => return Ok(None),
+            _ => return Ok(None),
         };
         let decoded = decoded.map_err(|source| LinkFrameError::Codec { kind, source })?;
         match decoded.check() {

@@ -2,6 +2,7 @@
 //! the same for a reader; golden vectors pin both.
 
 pub mod codec;
+pub mod durable;
 pub mod forward;
 pub mod frame;
 pub mod items;

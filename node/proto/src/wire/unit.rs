@@ -39,6 +39,19 @@ pub struct Submit {
     /// A W3C `traceparent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
+    /// The unit is to survive: its origin keeps it on disk, and its executor keeps what it sends until the origin has it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub durable: bool,
+    /// The client wants to hear that the unit is stored, and nothing more. On the control socket only.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub detach: bool,
+    /// Running the unit twice does no harm, whatever its worker says.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub idempotent: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Submit {
@@ -165,6 +178,12 @@ pub enum Kind {
     Protocol,
     /// The executor's own fault, such as a full disk.
     Internal,
+    /// No durable unit of this id is known.
+    NoSuchUnit,
+    /// The store of durable units is full, or its disk.
+    NoSpace,
+    /// Stopped because its executor shut down.
+    Shutdown,
     /// A kind that a newer peer knows.
     #[serde(other)]
     Unknown,
@@ -207,6 +226,9 @@ impl Kind {
             Self::NodeLost => "node_lost",
             Self::Protocol => "protocol",
             Self::Internal => "internal",
+            Self::NoSuchUnit => "no_such_unit",
+            Self::NoSpace => "no_space",
+            Self::Shutdown => "shutdown",
             Self::Unknown => "unknown",
         }
     }
@@ -215,7 +237,7 @@ impl Kind {
     pub fn outcome(self) -> Outcome {
         match self {
             Self::Ok => Outcome::Succeeded,
-            Self::Cancelled => Outcome::Cancelled,
+            Self::Cancelled | Self::Shutdown => Outcome::Cancelled,
             Self::Expired => Outcome::Expired,
             Self::NodeLost => Outcome::Lost,
             _ => Outcome::Failed,
@@ -356,7 +378,7 @@ mod tests {
         Outcome::Lost,
     ];
 
-    const KINDS: [Kind; 21] = [
+    const KINDS: [Kind; 24] = [
         Kind::Ok,
         Kind::WorkerError,
         Kind::Panic,
@@ -377,6 +399,9 @@ mod tests {
         Kind::NodeLost,
         Kind::Protocol,
         Kind::Internal,
+        Kind::NoSuchUnit,
+        Kind::NoSpace,
+        Kind::Shutdown,
         Kind::Unknown,
     ];
 
@@ -389,6 +414,9 @@ mod tests {
             params: BTreeMap::new(),
             deadline_ms: None,
             trace: None,
+            durable: false,
+            detach: false,
+            idempotent: false,
         }
     }
 

@@ -26,6 +26,9 @@ pub(crate) fn vectors() -> Vec<Vector> {
                 params: [].into(),
                 deadline_ms: None,
                 trace: None,
+                durable: false,
+                detach: false,
+                idempotent: false,
                 ..full()
             },
         ),
@@ -108,6 +111,9 @@ fn full() -> Submit {
         params: [("lang".to_owned(), "en".to_owned())].into(),
         deadline_ms: Some(30_000),
         trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+        durable: false,
+        detach: false,
+        idempotent: false,
     }
 }
 

@@ -61,6 +61,9 @@ fn submit(directive: &str) -> Submit {
         params: Default::default(),
         deadline_ms: None,
         trace: None,
+        durable: false,
+        detach: false,
+        idempotent: false,
     }
 }
 
