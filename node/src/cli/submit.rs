@@ -126,6 +126,7 @@ impl SubmitArgs {
             durable: false,
             detach: false,
             idempotent: false,
+            offer: None,
         };
         match submit.check() {
             Ok(()) => Ok(submit),

@@ -24,6 +24,7 @@ pub(crate) fn submission(directive: &str, to: Option<&NodeId>, payload_bytes: u6
         durable: false,
         detach: false,
         idempotent: false,
+        offer: None,
     }
 }
 

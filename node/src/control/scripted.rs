@@ -40,6 +40,7 @@ pub(crate) fn submit(directive: &str) -> Submit {
         durable: false,
         detach: false,
         idempotent: false,
+        offer: None,
     }
 }
 

@@ -72,6 +72,7 @@ impl UnitRequest {
             durable: false,
             detach: false,
             idempotent: false,
+            offer: None,
         }
     }
 }

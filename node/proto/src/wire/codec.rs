@@ -81,6 +81,7 @@ mod tests {
             durable: false,
             detach: false,
             idempotent: false,
+            offer: None,
         });
         round_trip(&unit::Accepted {
             executor: longest_id(),

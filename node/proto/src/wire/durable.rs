@@ -3,7 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use super::unit::Outcome;
-use crate::id::UnitId;
+use crate::id::{Incarnation, UnitId};
+
+/// One offer of a durable unit to one life of one node. An offer that may have been taken is never repeated under its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Offer {
+    /// Rises with each offer of the unit.
+    pub number: u32,
+    /// The life of the executor that is meant: another one refuses, with kind `node_lost`.
+    pub life: Incarnation,
+}
 
 /// A place in a unit's responses: what is before it is known to whoever names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -40,20 +49,25 @@ pub struct Ack {
 }
 
 /// Opens a conversation about a unit whose stream broke. Answered as a submission is: by `Accepted`, what the origin lacks and
-/// `Eof`; or by `Refused` of kind `no_such_unit`.
+/// `Eof` or `Returned`; or by `Refused`: of kind `no_such_unit` by the life that the offer was made to, which has not taken it and never will;
+/// of kind `node_lost` by a later one that knows nothing of the unit, which may have run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resume {
     /// Which unit.
     pub unit: UnitId,
-    /// What the origin has on its disk.
+    /// The offer that the executor may have taken.
+    pub offer: Offer,
+    /// What the origin has.
     pub position: Position,
 }
 
-/// Opens a conversation: the origin has the unit's end on its disk. The executor stops the unit if it still runs, and forgets it.
+/// Opens a conversation, or follows on the unit's own: the origin has the unit's end on its disk. The executor stops the unit if it still runs, and forgets it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {
     /// Which unit.
     pub unit: UnitId,
+    /// Offers up to this number are released, and refused if they still arrive.
+    pub number: u32,
     /// How it ended for its origin, which counts.
     pub outcome: Outcome,
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use worker_api::Directive;
 
+use super::durable::Offer;
 use crate::id::{NodeId, UnitId};
 
 /// The most parameters that a unit may carry.
@@ -48,6 +49,9 @@ pub struct Submit {
     /// Running the unit twice does no harm, whatever its worker says.
     #[serde(default, skip_serializing_if = "is_false")]
     pub idempotent: bool,
+    /// Which offer of a durable unit this is; on sessions only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offer: Option<Offer>,
 }
 
 fn is_false(flag: &bool) -> bool {
@@ -417,6 +421,7 @@ mod tests {
             durable: false,
             detach: false,
             idempotent: false,
+            offer: None,
         }
     }
 

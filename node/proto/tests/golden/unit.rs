@@ -29,6 +29,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
                 durable: false,
                 detach: false,
                 idempotent: false,
+                offer: None,
                 ..full()
             },
         ),
@@ -114,6 +115,7 @@ fn full() -> Submit {
         durable: false,
         detach: false,
         idempotent: false,
+        offer: None,
     }
 }
 

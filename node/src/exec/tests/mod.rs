@@ -64,6 +64,7 @@ fn submit(directive: &str) -> Submit {
         durable: false,
         detach: false,
         idempotent: false,
+        offer: None,
     }
 }
 
