@@ -15,4 +15,6 @@ pub mod mesh;
 
 pub mod unit;
 
+pub mod record;
+
 pub use id::{Cost, Incarnation, LinkId, MeshName, NodeHash, NodeId, NodeIdError, UnitId};

@@ -3,6 +3,7 @@
 //!
 //! Together they keep one promise: a unit ends exactly once, and only what arrived complete counts as a success.
 
+pub mod durable;
 mod executor;
 mod fault;
 mod origin;

@@ -1,0 +1,270 @@
+//! A durable unit at its executor: taken once, run at most once, kept until its origin has all of it.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::frames::{ResponseFrames, position};
+use crate::id::{Incarnation, NodeId};
+use crate::record::ExecutorRecord;
+use crate::unit::tally::ResponseTally;
+use crate::wire::durable::{Offer, Position};
+use crate::wire::unit::{Eof, Kind};
+
+/// Where the unit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExecutorPhase {
+    /// Its payload is on the way: nothing is kept yet.
+    Arriving,
+    /// Taken, and not started.
+    Taken,
+    /// Its function has begun.
+    Started,
+    /// It has its end.
+    Ended,
+    /// It was given back, unstarted.
+    Returned,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecutorEffect {
+    /// Append to the journal, records and data in one.
+    Append {
+        /// Records, in order.
+        records: Vec<ExecutorRecord>,
+        /// `Response` frames.
+        data: Bytes,
+    },
+    /// Tell the origin that the unit is taken.
+    Accept,
+    /// Let it run.
+    Run,
+    /// Stop it if it runs: nobody wants it any more.
+    Stop,
+    /// Remove all that is kept.
+    Forget,
+}
+
+/// The answer to an origin that asks for a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResumeAnswer {
+    /// It is here: what follows the origin's position is sent.
+    Here,
+    /// It is not, and never was: it will be refused if it still comes.
+    Never(String),
+    /// It is not known to this life; it may have run in an earlier one.
+    Lost(String),
+}
+
+/// One durable unit at its executor.
+#[derive(Debug)]
+pub struct DurableExecutor {
+    origin: NodeId,
+    offer: Offer,
+    phase: ExecutorPhase,
+    tally: ResponseTally,
+    frames: ResponseFrames,
+    acked: Position,
+    end: Option<Eof>,
+    returned: Option<String>,
+    effects: VecDeque<ExecutorEffect>,
+}
+
+impl DurableExecutor {
+    /// A unit that `origin` offers; its payload is on the way.
+    pub fn offered(origin: NodeId, offer: Offer) -> Self {
+        Self {
+            origin,
+            offer,
+            phase: ExecutorPhase::Arriving,
+            tally: ResponseTally::new(),
+            frames: ResponseFrames::default(),
+            acked: Position::default(),
+            end: None,
+            returned: None,
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// A unit as the journal of an earlier life tells of it, at `now_ms`, with what was counted of the responses that are kept. One that may
+    /// have run and has no end gets one. `None`: the records are not those of a unit.
+    pub fn recover(
+        records: impl IntoIterator<Item = ExecutorRecord>,
+        kept: ResponseTally,
+        now_ms: u64,
+    ) -> Option<Self> {
+        let mut records = records.into_iter();
+        let Some(ExecutorRecord::Taken { origin, offer, .. }) = records.next() else {
+            return None;
+        };
+        let mut unit = Self::offered(origin, offer);
+        unit.phase = ExecutorPhase::Taken;
+        unit.tally = kept;
+        for record in records {
+            match record {
+                ExecutorRecord::Taken { .. } => {}
+                ExecutorRecord::Started {} => unit.phase = ExecutorPhase::Started,
+                ExecutorRecord::Ended { eof, .. } => {
+                    unit.phase = ExecutorPhase::Ended;
+                    unit.end = Some(eof);
+                }
+                ExecutorRecord::Returned { message, .. } => {
+                    unit.phase = ExecutorPhase::Returned;
+                    unit.returned = Some(message);
+                }
+            }
+        }
+        // That it was not started can't be known for sure: the word of it may be what was lost.
+        if matches!(unit.phase, ExecutorPhase::Taken | ExecutorPhase::Started) {
+            unit.end(
+                Eof::without_responses(Kind::NodeLost, "the executor stopped while it had the unit"),
+                now_ms,
+            );
+        }
+        Some(unit)
+    }
+
+    /// Whose it is.
+    pub fn origin(&self) -> &NodeId {
+        &self.origin
+    }
+
+    /// The offer that it came with.
+    pub fn offer(&self) -> Offer {
+        self.offer
+    }
+
+    /// Where it is.
+    pub fn phase(&self) -> ExecutorPhase {
+        self.phase
+    }
+
+    /// The end, if there is one.
+    pub fn end_of(&self) -> Option<&Eof> {
+        self.end.as_ref()
+    }
+
+    /// Why it was given back, if it was.
+    pub fn returned(&self) -> Option<&str> {
+        self.returned.as_deref()
+    }
+
+    /// Response bytes that the origin has not acknowledged.
+    pub fn unacknowledged(&self) -> u64 {
+        self.tally.bytes().saturating_sub(self.acked.bytes)
+    }
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<ExecutorEffect> {
+        self.effects.pop_front()
+    }
+
+    /// The payload is complete and kept: the unit is taken.
+    pub fn take(&mut self, directive: &str, now_ms: u64) {
+        if self.phase != ExecutorPhase::Arriving {
+            return;
+        }
+        self.phase = ExecutorPhase::Taken;
+        self.append(vec![ExecutorRecord::Taken {
+            origin: self.origin.clone(),
+            offer: self.offer,
+            directive: directive.to_owned(),
+            at_ms: now_ms,
+        }]);
+        self.effects.push_back(ExecutorEffect::Run);
+        self.effects.push_back(ExecutorEffect::Accept);
+    }
+
+    /// The function begins.
+    pub fn handle_started(&mut self) {
+        if self.phase == ExecutorPhase::Taken {
+            self.phase = ExecutorPhase::Started;
+            self.append(vec![ExecutorRecord::Started {}]);
+        }
+    }
+
+    /// The worker's next piece; several may be handed in before the effects are looked at.
+    pub fn handle_piece(&mut self, data: &[u8], last: bool) {
+        if matches!(self.phase, ExecutorPhase::Taken | ExecutorPhase::Started) {
+            let serial = self.tally.add(data, last);
+            self.frames.push(serial, data, last);
+        }
+    }
+
+    /// All pieces that are there have been handed in.
+    pub fn flush(&mut self) {
+        if !self.frames.is_empty() {
+            self.append(Vec::new());
+        }
+    }
+
+    /// The unit's end at `now_ms`, as the executor gives it.
+    pub fn handle_end(&mut self, eof: Eof, now_ms: u64) {
+        if matches!(self.phase, ExecutorPhase::Taken | ExecutorPhase::Started) {
+            self.end(eof, now_ms);
+        }
+    }
+
+    fn end(&mut self, eof: Eof, now_ms: u64) {
+        self.phase = ExecutorPhase::Ended;
+        let eof = Eof {
+            responses: self.tally.responses(),
+            bytes: self.tally.bytes(),
+            digest: self.tally.digest(),
+            ..eof
+        };
+        self.end = Some(eof.clone());
+        self.append(vec![ExecutorRecord::Ended { eof, at_ms: now_ms }]);
+    }
+
+    /// The executor goes: a unit that has not started goes back. `false`: it has started.
+    pub fn give_back(&mut self, message: &str, now_ms: u64) -> bool {
+        if self.phase != ExecutorPhase::Taken {
+            return false;
+        }
+        self.phase = ExecutorPhase::Returned;
+        self.returned = Some(message.to_owned());
+        self.append(vec![ExecutorRecord::Returned {
+            message: message.to_owned(),
+            at_ms: now_ms,
+        }]);
+        self.effects.push_back(ExecutorEffect::Stop);
+        true
+    }
+
+    /// The origin has all up to `position`.
+    pub fn handle_ack(&mut self, position: Position) {
+        let here = self.position();
+        self.acked = self.acked.max(position).min(here);
+    }
+
+    /// What the worker has sent.
+    pub fn position(&self) -> Position {
+        position(&self.tally)
+    }
+
+    /// The origin knows the end, or no longer wants one, for all offers up to `number`. `false`: a later offer is here.
+    pub fn handle_release(&mut self, number: u32) -> bool {
+        if self.offer.number > number {
+            return false;
+        }
+        self.effects.push_back(ExecutorEffect::Stop);
+        self.effects.push_back(ExecutorEffect::Forget);
+        true
+    }
+
+    fn append(&mut self, records: Vec<ExecutorRecord>) {
+        let data = self.frames.take();
+        self.effects.push_back(ExecutorEffect::Append { records, data });
+    }
+}
+
+/// What a node that has no unit of an id answers an origin that asks for it under `offer`. The offer is to be refused from here on.
+pub fn answer_unknown(offer: Offer, life: Incarnation) -> ResumeAnswer {
+    if offer.life == life {
+        ResumeAnswer::Never("the executor has not taken the unit".to_owned())
+    } else {
+        ResumeAnswer::Lost("the executor has restarted, and nothing is left of the unit there".to_owned())
+    }
+}

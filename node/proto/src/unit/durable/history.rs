@@ -1,0 +1,147 @@
+//! What the records of a unit at its origin add up to.
+
+use crate::id::NodeId;
+use crate::record::{Order, OriginRecord};
+use crate::wire::durable::Offer;
+use crate::wire::unit::Eof;
+
+/// The records are not those of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordFault {
+    /// The submission is missing: the unit was never stored as a whole.
+    #[error("its submission is not among its records")]
+    NoSubmission,
+}
+
+/// A unit at its origin, as its records tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginHistory {
+    order: Order,
+    offered: Option<(NodeId, Offer)>,
+    offers: u32,
+    /// Offers that may have led to a run, the latest included.
+    attempts: u32,
+    idempotent: bool,
+    accepted: bool,
+    started: bool,
+    end: Option<(Eof, u64)>,
+    /// Executors that do not know yet that they are given up or that the unit has ended.
+    owed: Vec<(NodeId, u32)>,
+}
+
+impl OriginHistory {
+    /// A unit of which nothing is known but what is asked for.
+    pub fn new(order: Order) -> Self {
+        Self {
+            idempotent: order.idempotent,
+            order,
+            offered: None,
+            offers: 0,
+            attempts: 0,
+            accepted: false,
+            started: false,
+            end: None,
+            owed: Vec::new(),
+        }
+    }
+
+    /// Adds up records in their order.
+    pub fn fold(records: impl IntoIterator<Item = OriginRecord>) -> Result<Self, RecordFault> {
+        let mut records = records.into_iter();
+        let Some(OriginRecord::Submitted(order)) = records.next() else {
+            return Err(RecordFault::NoSubmission);
+        };
+        let mut history = Self::new(*order);
+        records.for_each(|record| history.apply(&record));
+        Ok(history)
+    }
+
+    /// Adds the next record.
+    pub fn apply(&mut self, record: &OriginRecord) {
+        match record {
+            OriginRecord::Submitted(_) => {}
+            OriginRecord::Offered {
+                executor,
+                offer,
+                idempotent,
+                ..
+            } => {
+                self.offered = Some((executor.clone(), *offer));
+                self.offers = self.offers.max(offer.number);
+                self.attempts += 1;
+                self.idempotent = self.order.idempotent || *idempotent;
+                (self.accepted, self.started) = (false, false);
+            }
+            OriginRecord::Accepted { .. } => self.accepted = true,
+            OriginRecord::Started { .. } => self.started = true,
+            OriginRecord::Withdrawn { .. } => {
+                self.offered = None;
+                self.attempts = self.attempts.saturating_sub(1);
+                (self.accepted, self.started) = (false, false);
+            }
+            OriginRecord::GivenUp { .. } => {
+                let given_up = self.offered.take();
+                self.owed
+                    .extend(given_up.map(|(executor, offer)| (executor, offer.number)));
+                (self.accepted, self.started) = (false, false);
+            }
+            OriginRecord::Ended { eof, at_ms } => {
+                self.end = Some((eof.clone(), *at_ms));
+                let last = self.offered.clone();
+                self.owed
+                    .extend(last.map(|(executor, offer)| (executor, offer.number)));
+            }
+            OriginRecord::Released { executor } => self.owed.retain(|(owed, _)| owed != executor),
+        }
+    }
+
+    /// What is asked for.
+    pub fn order(&self) -> &Order {
+        &self.order
+    }
+
+    /// The executor that has the unit, may have it or had it last, and its offer.
+    pub fn offered(&self) -> Option<&(NodeId, Offer)> {
+        self.offered.as_ref()
+    }
+
+    /// The number of the latest offer.
+    pub fn offers(&self) -> u32 {
+        self.offers
+    }
+
+    /// How often the unit may have run, at least 1 once it was offered.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Whether running it twice does no harm.
+    pub fn is_idempotent(&self) -> bool {
+        self.idempotent
+    }
+
+    /// Whether the executor has said that it has the unit.
+    pub fn is_accepted(&self) -> bool {
+        self.accepted
+    }
+
+    /// Whether the function has begun.
+    pub fn is_started(&self) -> bool {
+        self.started
+    }
+
+    /// The end, if there is one.
+    pub fn end(&self) -> Option<&Eof> {
+        self.end.as_ref().map(|(eof, _)| eof)
+    }
+
+    /// When it ended, in milliseconds since 1970.
+    pub fn ended_ms(&self) -> Option<u64> {
+        self.end.as_ref().map(|(_, at)| *at)
+    }
+
+    /// Executors that have to be told, and the offers that they had.
+    pub fn debts(&self) -> impl Iterator<Item = (NodeId, u32)> {
+        self.owed.iter().cloned()
+    }
+}

@@ -1,0 +1,17 @@
+//! A durable unit's two ends as plain values. What has to survive leaves as records before what it makes safe; a machine
+//! made of its records goes on where the one before it was stopped, whatever stopped it.
+//!
+//! The origin decides how the unit ended; the executor keeps what the worker sent until the origin has it.
+
+mod executor;
+mod frames;
+mod history;
+mod offers;
+mod origin;
+mod rerun;
+
+pub use executor::{DurableExecutor, ExecutorEffect, ExecutorPhase, ResumeAnswer, answer_unknown};
+pub use frames::{ResponseCount, ResponseCursor, ResponseFrames, position};
+pub use history::{OriginHistory, RecordFault};
+pub use offers::Backoff;
+pub use origin::{Candidate, DurableOrigin, OriginEffect, OriginInput, OriginPhase, OriginTimings};

@@ -1,0 +1,931 @@
+//! A durable unit at its origin: waits for an executor, offers the unit, keeps what comes back, decides how it ended.
+//!
+//! Whoever drives it carries out the effects in their order, and tells what came of them. Answers name the conversation that they
+//! came on: those of an earlier one are dropped.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::frames::{ResponseFrames, position};
+use super::history::OriginHistory;
+use super::offers::Backoff;
+use super::rerun::{Compared, Rerun};
+use crate::id::{Incarnation, NodeId};
+use crate::record::{Order, OriginRecord};
+use crate::unit::tally::ResponseTally;
+use crate::wire::durable::{Offer, Position};
+use crate::wire::items::Piece;
+use crate::wire::unit::{Eof, Kind, Outcome};
+
+/// The most runs of an idempotent unit.
+const MAX_ATTEMPTS: u32 = 5;
+/// Frames that may wait for the journal, in bytes; beyond it no pieces are wanted.
+const MAX_PENDING_BYTES: usize = 1024 * 1024;
+
+/// How patient an origin is, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginTimings {
+    /// The first wait after a failure; doubled by each further one.
+    pub retry_least_ms: u64,
+    /// The longest wait between attempts.
+    pub retry_most_ms: u64,
+    /// An idempotent unit whose executor is out of reach for longer is offered to another one.
+    pub give_up_ms: u64,
+    /// A unit whose executor is out of reach for longer is lost.
+    pub lost_ms: u64,
+}
+
+impl Default for OriginTimings {
+    fn default() -> Self {
+        Self {
+            retry_least_ms: 100,
+            retry_most_ms: 5000,
+            give_up_ms: 15_000,
+            lost_ms: 24 * 3600 * 1000,
+        }
+    }
+}
+
+/// A node that may run the unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which node.
+    pub executor: NodeId,
+    /// Its present life.
+    pub life: Incarnation,
+    /// Its worker is declared idempotent.
+    pub idempotent: bool,
+}
+
+/// What has happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OriginInput {
+    /// The append of this number is on the disk.
+    Stored(u64),
+    /// It is not, and counts for nothing.
+    NotStored(u64, String),
+    /// An executor was found.
+    Found(Candidate),
+    /// None was found.
+    NotFound(String),
+    /// The conversation could not be opened: the executor has seen nothing of it.
+    Unreachable(u64, String),
+    /// The executor has the unit.
+    Accepted(u64),
+    /// It does not take the unit, or does not know it.
+    Refused(u64, Kind, String),
+    /// The function has begun.
+    Started(u64),
+    /// The next bytes of a response.
+    Piece(u64, Piece),
+    /// The executor's end.
+    Eof(u64, Eof),
+    /// The executor gives the unit back, unstarted.
+    Returned(u64, String),
+    /// The conversation broke.
+    Broken(u64, String),
+    /// The executor broke the protocol.
+    Fault(u64, Kind, String),
+    /// The executor knows that offers up to this one are over.
+    Released(NodeId, u32),
+    /// It could not be told.
+    NotReleased(NodeId, u32),
+    /// The submitter, or another one who may, wants it to end.
+    Cancel,
+    /// Time has passed, or the mesh has changed: what waits may be tried again.
+    Wake,
+    /// The mesh has changed: what waits is to be tried at once.
+    MeshChanged,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OriginEffect {
+    /// Append to the journal, and answer with `Stored` or `NotStored`. Records and data are one append.
+    Append {
+        /// To be named in the answer.
+        number: u64,
+        /// Records, in order.
+        records: Vec<OriginRecord>,
+        /// `Response` frames.
+        data: Bytes,
+        /// It has to be on the disk; otherwise soon is early enough.
+        sync: bool,
+    },
+    /// Look for an executor, and answer with `Found` or `NotFound`.
+    Place,
+    /// Open a conversation, and submit.
+    Offer {
+        /// Its number.
+        conversation: u64,
+        /// With whom.
+        executor: NodeId,
+        /// Which offer.
+        offer: Offer,
+    },
+    /// Open a conversation, and resume.
+    Resume {
+        /// Its number.
+        conversation: u64,
+        /// With whom.
+        executor: NodeId,
+        /// The offer that may have been taken.
+        offer: Offer,
+        /// What is here.
+        position: Position,
+    },
+    /// Tell the executor what is on the disk.
+    Ack {
+        /// In which conversation.
+        conversation: u64,
+        /// Up to where.
+        position: Position,
+    },
+    /// The conversation is over: break it off if it still goes on.
+    Close(u64),
+    /// Tell an executor that the unit has ended, and answer with `Released` or `NotReleased`.
+    Release {
+        /// Whom.
+        executor: NodeId,
+        /// Offers up to this one.
+        number: u32,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// The unit is on the disk: its submitter may be told.
+    Stored,
+    /// It could not be stored: its submitter is told, and nothing is left.
+    NotStored(String),
+    /// More of the responses can be read, or the state is another.
+    Changed,
+    /// The end is on the disk. The last effect but releases.
+    Ended(Eof),
+    /// All executors know of the end. The last effect of all.
+    Done,
+}
+
+/// Where the unit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OriginPhase {
+    /// Not on the disk yet.
+    Storing,
+    /// No executor has it.
+    Waiting,
+    /// An executor has it, or may have it.
+    Accepted,
+    /// Its function has begun.
+    Running,
+    /// It has its end.
+    Ended,
+}
+
+/// What the unit is doing about an executor.
+#[derive(Debug)]
+enum Step {
+    /// The submission is on its way to the disk.
+    Storing,
+    /// Nothing until `Wake` or `at`.
+    Waiting { at: u64 },
+    /// An executor is looked for.
+    Placing,
+    /// The offer is on its way to the disk.
+    Offering { append: u64 },
+    /// The offer or the resumption is on its way.
+    Asking { conversation: u64, resumes: bool },
+    /// The executor has the unit, and sends.
+    Following { conversation: u64 },
+    /// The conversation with the executor broke; it is resumed at `at`.
+    Apart { at: u64 },
+    /// The end is on its way to the disk.
+    Ending { append: u64, eof: Eof },
+    /// The end is to be stored again at `at`.
+    EndLater { at: u64, eof: Eof },
+    /// The end is on the disk.
+    Ended,
+    /// The unit could not be stored.
+    Gone,
+}
+
+/// An executor that has to be told of the end.
+#[derive(Debug)]
+struct Debt {
+    executor: NodeId,
+    number: u32,
+    /// Is being told; else is told at that time.
+    at: Option<u64>,
+    backoff: Backoff,
+}
+
+/// One durable unit at its origin.
+#[derive(Debug)]
+pub struct DurableOrigin {
+    history: OriginHistory,
+    timings: OriginTimings,
+    step: Step,
+    reason: String,
+    backoff: Backoff,
+    /// Since when the executor is out of reach.
+    apart_since: Option<u64>,
+    /// Counts and digest of what has come, whether on the disk or not.
+    tally: ResponseTally,
+    rerun: Option<Rerun>,
+    frames: ResponseFrames,
+    /// The append of frames that is under way, what it held and where it led.
+    append: Option<(u64, Bytes, Position)>,
+    /// Not before this time: the journal has just failed.
+    append_at: Option<u64>,
+    stored: Position,
+    /// The executor's end, once all that came before it is here.
+    eof: Option<Eof>,
+    debts: Vec<Debt>,
+    /// Somebody wants it to end.
+    cancelled: bool,
+    next_append: u64,
+    next_conversation: u64,
+    effects: VecDeque<OriginEffect>,
+    now: u64,
+}
+
+impl DurableOrigin {
+    /// A unit that is submitted at `now`, with its payload in the journal. With a candidate it is offered at once when it is stored.
+    pub fn submit(order: Order, candidate: Option<Candidate>, timings: OriginTimings, now: u64) -> Self {
+        let mut unit = Self::at_rest(OriginHistory::new(order), ResponseTally::new(), timings, now);
+        unit.step = Step::Storing;
+        let mut records = vec![OriginRecord::Submitted(Box::new(unit.history.order().clone()))];
+        records.extend(candidate.map(|candidate| unit.offer_record(candidate)));
+        for record in &records[1..] {
+            unit.history.apply(record);
+        }
+        unit.append(records, Bytes::new(), true);
+        unit
+    }
+
+    /// A unit as a journal tells of it, with what was counted of the responses that are kept. Waking it lets it go on.
+    pub fn recover(history: OriginHistory, kept: ResponseTally, timings: OriginTimings, now: u64) -> Self {
+        let mut unit = Self::at_rest(history, kept, timings, now);
+        let debts: Vec<_> = unit.history.debts().collect();
+        for (executor, number) in debts {
+            unit.owe(executor, number);
+        }
+        unit.stored = position(&unit.tally);
+        unit.step = if unit.history.end().is_some() {
+            Step::Ended
+        } else if unit.history.offered().is_some() {
+            unit.reason = "the node has restarted".to_owned();
+            unit.apart_since = Some(now);
+            Step::Apart { at: now }
+        } else {
+            unit.rerun_if_kept();
+            Step::Waiting { at: now }
+        };
+        unit
+    }
+
+    fn at_rest(history: OriginHistory, tally: ResponseTally, timings: OriginTimings, now: u64) -> Self {
+        Self {
+            history,
+            timings,
+            step: Step::Waiting { at: now },
+            reason: String::new(),
+            backoff: Backoff::new(timings.retry_least_ms, timings.retry_most_ms),
+            apart_since: None,
+            tally,
+            rerun: None,
+            frames: ResponseFrames::default(),
+            append: None,
+            append_at: None,
+            stored: Position::default(),
+            eof: None,
+            debts: Vec::new(),
+            cancelled: false,
+            next_append: 1,
+            next_conversation: 1,
+            effects: VecDeque::new(),
+            now,
+        }
+    }
+
+    /// What the journal knows.
+    pub fn history(&self) -> &OriginHistory {
+        &self.history
+    }
+
+    /// Where the unit is.
+    pub fn phase(&self) -> OriginPhase {
+        match self.step {
+            Step::Storing | Step::Gone => OriginPhase::Storing,
+            Step::Waiting { .. } | Step::Placing => OriginPhase::Waiting,
+            Step::Ending { .. } | Step::EndLater { .. } | Step::Ended => OriginPhase::Ended,
+            Step::Offering { .. } | Step::Asking { .. } | Step::Following { .. } | Step::Apart { .. } => {
+                match (self.history.offered(), self.history.is_started()) {
+                    (_, true) => OriginPhase::Running,
+                    (Some(_), false) if self.history.is_accepted() => OriginPhase::Accepted,
+                    _ => OriginPhase::Waiting,
+                }
+            }
+        }
+    }
+
+    /// Why the unit waits, or why its executor is not heard; empty if all is well.
+    pub fn reason(&self) -> &str {
+        match self.step {
+            Step::Following { .. } | Step::Ended => "",
+            _ => &self.reason,
+        }
+    }
+
+    /// What is on the disk of the responses.
+    pub fn stored(&self) -> Position {
+        self.stored
+    }
+
+    /// Whether further pieces may be handed in; otherwise they are to be left with the executor.
+    pub fn wants_pieces(&self) -> bool {
+        self.frames.len() < MAX_PENDING_BYTES
+    }
+
+    /// When to call with [`OriginInput::Wake`], in milliseconds since 1970.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        let step = match self.step {
+            Step::Waiting { at } | Step::Apart { at } | Step::EndLater { at, .. } => Some(at),
+            _ => None,
+        };
+        let ends = matches!(
+            self.step,
+            Step::Ending { .. } | Step::EndLater { .. } | Step::Ended | Step::Gone
+        );
+        let deadline = self.history.order().deadline_ms.filter(|_| !ends);
+        let debts = self.debts.iter().filter_map(|debt| debt.at).min();
+        let debts = debts.filter(|_| self.may_tell());
+        [step, deadline, debts, self.append_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<OriginEffect> {
+        self.effects.pop_front()
+    }
+
+    /// Takes what has happened at `now`, in milliseconds since 1970.
+    pub fn handle(&mut self, input: OriginInput, now: u64) {
+        self.now = now;
+        match input {
+            OriginInput::Stored(number) => self.on_stored(number),
+            OriginInput::NotStored(number, why) => self.on_not_stored(number, why),
+            OriginInput::Found(candidate) => self.on_found(candidate),
+            OriginInput::NotFound(why) => self.on_not_found(why),
+            OriginInput::Released(executor, number) => self.on_released(&executor, number),
+            OriginInput::NotReleased(executor, number) => self.on_not_released(&executor, number),
+            OriginInput::Cancel => self.cancel(),
+            OriginInput::Wake => {}
+            OriginInput::MeshChanged => self.hurry(),
+            OriginInput::Unreachable(at, why) if self.is_talking(at) => self.on_unreachable(why),
+            OriginInput::Accepted(at) if self.is_talking(at) => self.on_accepted(),
+            OriginInput::Refused(at, kind, why) if self.is_talking(at) => self.on_refused(kind, why),
+            OriginInput::Started(at) if self.is_talking(at) => self.on_started(),
+            OriginInput::Piece(at, piece) if self.is_talking(at) => self.on_piece(&piece),
+            OriginInput::Eof(at, eof) if self.is_talking(at) => self.on_eof(eof),
+            OriginInput::Returned(at, why) if self.is_talking(at) => self.on_returned(why),
+            OriginInput::Broken(at, why) if self.is_talking(at) => self.part(why),
+            OriginInput::Fault(at, kind, why) if self.is_talking(at) => self.end(kind, why),
+            _ => {}
+        }
+        self.look_at_the_clock();
+        self.flush();
+    }
+
+    // what waits
+
+    fn look_at_the_clock(&mut self) {
+        let now = self.now;
+        let deadline = self.history.order().deadline_ms;
+        if deadline.is_some_and(|at| at <= now) && self.may_end() {
+            let why = match self.phase() {
+                OriginPhase::Waiting if self.reason.is_empty() => {
+                    "the deadline passed before an executor had the unit".to_owned()
+                }
+                OriginPhase::Waiting => format!("the deadline passed while the unit waited: {}", self.reason),
+                _ => "the unit's deadline passed".to_owned(),
+            };
+            return self.end(Kind::Expired, why);
+        }
+        match &self.step {
+            Step::Waiting { at } if *at <= now => {
+                self.step = Step::Placing;
+                self.effects.push_back(OriginEffect::Place);
+            }
+            Step::Apart { at } if *at <= now => self.resume(),
+            Step::EndLater { at, .. } if *at <= now => {
+                if let Step::EndLater { eof, .. } = std::mem::replace(&mut self.step, Step::Ended) {
+                    self.store_end(eof);
+                }
+            }
+            _ => {}
+        }
+        if self.may_tell() {
+            self.tell_debts();
+        }
+    }
+
+    /// Tries at once what waits.
+    fn hurry(&mut self) {
+        let now = self.now;
+        if let Step::Waiting { at } | Step::Apart { at } = &mut self.step {
+            *at = now;
+        }
+        for debt in &mut self.debts {
+            debt.at = debt.at.map(|_| now);
+        }
+    }
+
+    fn wait(&mut self, why: String) {
+        self.reason = why;
+        let wait = self.backoff.fail();
+        self.step = Step::Waiting { at: self.now + wait };
+        self.effects.push_back(OriginEffect::Changed);
+    }
+
+    fn may_end(&self) -> bool {
+        !matches!(
+            self.step,
+            Step::Storing | Step::Ending { .. } | Step::EndLater { .. } | Step::Ended | Step::Gone
+        )
+    }
+
+    // placing and offering
+
+    fn on_found(&mut self, candidate: Candidate) {
+        if !matches!(self.step, Step::Placing) {
+            return;
+        }
+        let record = self.offer_record(candidate);
+        self.history.apply(&record);
+        let append = self.append(vec![record], Bytes::new(), true);
+        self.step = Step::Offering { append };
+    }
+
+    fn on_not_found(&mut self, why: String) {
+        if matches!(self.step, Step::Placing) {
+            self.wait(why);
+        }
+    }
+
+    fn offer_record(&self, candidate: Candidate) -> OriginRecord {
+        OriginRecord::Offered {
+            executor: candidate.executor,
+            offer: Offer {
+                number: self.history.offers() + 1,
+                life: candidate.life,
+            },
+            idempotent: candidate.idempotent,
+            at_ms: self.now,
+        }
+    }
+
+    fn offer(&mut self) {
+        let Some((executor, offer)) = self.history.offered().cloned() else {
+            return;
+        };
+        let conversation = self.converse();
+        self.step = Step::Asking {
+            conversation,
+            resumes: false,
+        };
+        self.effects.push_back(OriginEffect::Offer {
+            conversation,
+            executor,
+            offer,
+        });
+    }
+
+    fn resume(&mut self) {
+        let Some((executor, offer)) = self.history.offered().cloned() else {
+            return;
+        };
+        let patience = match self.may_run_again() {
+            true => self.timings.give_up_ms,
+            false => self.timings.lost_ms,
+        };
+        if self
+            .apart_since
+            .is_some_and(|since| self.now.saturating_sub(since) >= patience)
+        {
+            let why = format!("{executor} was out of reach for too long: {}", self.reason);
+            return self.lose(why);
+        }
+        let conversation = self.converse();
+        self.step = Step::Asking {
+            conversation,
+            resumes: true,
+        };
+        let position = position(self.rerun.as_ref().map_or(&self.tally, Rerun::seen));
+        self.effects.push_back(OriginEffect::Resume {
+            conversation,
+            executor,
+            offer,
+            position,
+        });
+    }
+
+    fn converse(&mut self) -> u64 {
+        let conversation = self.next_conversation;
+        self.next_conversation += 1;
+        conversation
+    }
+
+    // what the executor says
+
+    fn is_talking(&self, at: u64) -> bool {
+        match self.step {
+            Step::Asking { conversation, .. } | Step::Following { conversation } => conversation == at,
+            _ => false,
+        }
+    }
+
+    fn on_unreachable(&mut self, why: String) {
+        match self.step {
+            Step::Asking { resumes: false, .. } => self.withdraw(why),
+            _ => self.part(why),
+        }
+    }
+
+    fn on_accepted(&mut self) {
+        let Step::Asking { conversation, .. } = self.step else {
+            return self.end(Kind::Protocol, "the executor accepted twice");
+        };
+        self.step = Step::Following { conversation };
+        self.apart_since = None;
+        self.backoff.reset();
+        self.reason.clear();
+        if !self.history.is_accepted() {
+            self.note(OriginRecord::Accepted { at_ms: self.now });
+        }
+        self.effects.push_back(OriginEffect::Changed);
+    }
+
+    fn on_refused(&mut self, kind: Kind, why: String) {
+        let Step::Asking { resumes, .. } = self.step else {
+            return self.end(Kind::Protocol, "the executor refused what it had accepted");
+        };
+        match (resumes, kind) {
+            (true, Kind::NoSuchUnit) => self.withdraw(why),
+            (true, Kind::NodeLost) => self.lose(why),
+            (true, Kind::Draining | Kind::Busy) => self.part(why),
+            (
+                false,
+                Kind::Busy
+                | Kind::Draining
+                | Kind::NodeLost
+                | Kind::NoSpace
+                | Kind::NoRoute
+                | Kind::NoSuchNode
+                | Kind::NoCapableNode,
+            ) => self.withdraw(why),
+            _ => self.end(kind, why),
+        }
+    }
+
+    fn on_started(&mut self) {
+        if !self.history.is_started() {
+            self.note(OriginRecord::Started { at_ms: self.now });
+            self.effects.push_back(OriginEffect::Changed);
+        }
+    }
+
+    fn on_piece(&mut self, piece: &Piece) {
+        let due = match &self.rerun {
+            Some(rerun) => rerun.next_serial(),
+            None => self.tally.next_serial(),
+        };
+        if !matches!(self.step, Step::Following { .. }) || self.eof.is_some() || piece.serial != due {
+            return self.end(
+                Kind::Protocol,
+                format!("response {} came where {due} was due", piece.serial),
+            );
+        }
+        let compared = self.rerun.as_mut().map(|rerun| rerun.compare(piece, &self.tally));
+        match compared {
+            None => self.keep(piece),
+            Some(Compared::Known) => {}
+            Some(Compared::CaughtUp(new)) => {
+                self.rerun = None;
+                if let Some(new) = new {
+                    self.keep(&new);
+                }
+            }
+            Some(Compared::Differs) => self.end(Kind::NodeLost, DIFFERS),
+        }
+    }
+
+    fn keep(&mut self, piece: &Piece) {
+        self.frames.push(piece.serial, &piece.data, piece.last);
+        self.tally.add(&piece.data, piece.last);
+    }
+
+    fn on_eof(&mut self, eof: Eof) {
+        if eof.outcome == Outcome::Lost {
+            return self.lose(eof.message);
+        }
+        if self.rerun.is_some() {
+            return self.end(Kind::NodeLost, DIFFERS);
+        }
+        let here = (self.tally.responses(), self.tally.bytes(), self.tally.digest());
+        if here != (eof.responses, eof.bytes, eof.digest) {
+            return self.end(Kind::Protocol, "what came of the responses is not what was sent");
+        }
+        if eof.outcome == Outcome::Succeeded && self.tally.is_open() {
+            return self.end(
+                Kind::Protocol,
+                "the executor reports success in the middle of a response",
+            );
+        }
+        self.finish(eof);
+    }
+
+    fn on_returned(&mut self, why: String) {
+        self.withdraw(why);
+    }
+
+    /// The conversation is gone; the executor may have the unit.
+    fn part(&mut self, why: String) {
+        self.close_conversation();
+        self.reason = why;
+        // The first attempt to meet again is made at once.
+        let wait = match self.apart_since {
+            None => 0,
+            Some(_) => self.backoff.fail(),
+        };
+        self.apart_since.get_or_insert(self.now);
+        self.step = Step::Apart { at: self.now + wait };
+        self.effects.push_back(OriginEffect::Changed);
+    }
+
+    /// The offer has come to nothing: nothing was run.
+    fn withdraw(&mut self, why: String) {
+        self.close_conversation();
+        self.apart_since = None;
+        self.note(OriginRecord::Withdrawn {
+            reason: why.clone(),
+            at_ms: self.now,
+        });
+        self.rerun_if_kept();
+        self.wait(why);
+    }
+
+    /// The executor has lost the unit, which may have run: it ends, or runs again if that does no harm.
+    fn lose(&mut self, why: String) {
+        if !self.may_run_again() {
+            return self.end(Kind::NodeLost, why);
+        }
+        self.close_conversation();
+        if let Some((executor, offer)) = self.history.offered().cloned() {
+            self.owe(executor, offer.number);
+        }
+        self.apart_since = None;
+        self.note(OriginRecord::GivenUp {
+            reason: why.clone(),
+            at_ms: self.now,
+        });
+        self.rerun_if_kept();
+        self.wait(why);
+    }
+
+    fn rerun_if_kept(&mut self) {
+        self.rerun = (self.tally.responses() > 0).then(Rerun::new);
+    }
+
+    fn may_run_again(&self) -> bool {
+        self.history.is_idempotent() && self.history.attempts() < MAX_ATTEMPTS
+    }
+
+    fn close_conversation(&mut self) {
+        if let Step::Asking { conversation, .. } | Step::Following { conversation } = self.step {
+            self.effects.push_back(OriginEffect::Close(conversation));
+        }
+    }
+
+    // the end
+
+    fn cancel(&mut self) {
+        self.cancelled = true;
+        if self.may_end() {
+            self.end(Kind::Cancelled, "cancelled by the submitter");
+        }
+    }
+
+    /// Ends the unit from here, with what has come so far.
+    fn end(&mut self, kind: Kind, why: impl Into<String>) {
+        let eof = Eof {
+            responses: self.tally.responses(),
+            bytes: self.tally.bytes(),
+            digest: self.tally.digest(),
+            duration_ms: self.now.saturating_sub(self.history.order().submitted_ms),
+            ..Eof::without_responses(kind, why)
+        };
+        self.finish(eof);
+    }
+
+    fn finish(&mut self, eof: Eof) {
+        self.close_conversation();
+        if let Some((executor, offer)) = self.history.offered().cloned() {
+            self.owe(executor, offer.number);
+        }
+        self.store_end(eof);
+    }
+
+    /// The end goes to the disk with all that is not there yet, after what is under way.
+    fn store_end(&mut self, eof: Eof) {
+        if self.append.is_some() {
+            self.eof = Some(eof.clone());
+            self.step = Step::Ending { append: 0, eof };
+            return;
+        }
+        let data = self.frames.take();
+        let record = OriginRecord::Ended {
+            eof: eof.clone(),
+            at_ms: self.now,
+        };
+        let append = self.append(vec![record], data.clone(), true);
+        self.append = Some((append, data, position(&self.tally)));
+        self.step = Step::Ending { append, eof };
+    }
+
+    fn owe(&mut self, executor: NodeId, number: u32) {
+        self.debts.retain(|debt| debt.executor != executor);
+        self.debts.push(Debt {
+            executor,
+            number,
+            at: Some(self.now),
+            backoff: Backoff::new(self.timings.retry_least_ms, self.timings.retry_most_ms),
+        });
+    }
+
+    /// An end that is not on the disk yet is told to nobody.
+    fn may_tell(&self) -> bool {
+        !matches!(
+            self.step,
+            Step::Ending { .. } | Step::EndLater { .. } | Step::Gone
+        )
+    }
+
+    fn tell_debts(&mut self) {
+        let outcome = self.history.end().map_or(Outcome::Lost, |eof| eof.outcome);
+        // Who has been given up may be offered the unit again: it is told first.
+        for debt in self
+            .debts
+            .iter_mut()
+            .filter(|debt| debt.at.is_some_and(|at| at <= self.now))
+        {
+            debt.at = None;
+            self.effects.push_back(OriginEffect::Release {
+                executor: debt.executor.clone(),
+                number: debt.number,
+                outcome,
+            });
+        }
+    }
+
+    fn on_released(&mut self, executor: &NodeId, number: u32) {
+        let before = self.debts.len();
+        self.debts
+            .retain(|debt| debt.executor != *executor || debt.number > number);
+        if self.debts.len() == before {
+            return;
+        }
+        self.note(OriginRecord::Released {
+            executor: executor.clone(),
+        });
+        self.done_if_told();
+    }
+
+    fn on_not_released(&mut self, executor: &NodeId, number: u32) {
+        let now = self.now;
+        let told = |debt: &&mut Debt| (&debt.executor, debt.number) == (executor, number);
+        if let Some(debt) = self.debts.iter_mut().find(told) {
+            debt.at = Some(now + debt.backoff.fail());
+        }
+    }
+
+    fn done_if_told(&mut self) {
+        if matches!(self.step, Step::Ended) && self.debts.is_empty() {
+            self.effects.push_back(OriginEffect::Done);
+        }
+    }
+
+    // the journal
+
+    fn append(&mut self, records: Vec<OriginRecord>, data: Bytes, sync: bool) -> u64 {
+        let number = self.next_append;
+        self.next_append += 1;
+        self.effects.push_back(OriginEffect::Append {
+            number,
+            records,
+            data,
+            sync,
+        });
+        number
+    }
+
+    /// Notes what may be lost in a crash: it would be found out again.
+    fn note(&mut self, record: OriginRecord) {
+        self.history.apply(&record);
+        self.append(vec![record], Bytes::new(), false);
+    }
+
+    /// Hands the journal what has come, one append at a time.
+    fn flush(&mut self) {
+        if self.append_at.is_some_and(|at| at <= self.now) {
+            self.append_at = None;
+        }
+        let may = self.append.is_none() && self.append_at.is_none() && !self.frames.is_empty();
+        if !may || !self.may_end() {
+            return;
+        }
+        let data = self.frames.take();
+        let number = self.append(Vec::new(), data.clone(), true);
+        self.append = Some((number, data, position(&self.tally)));
+    }
+
+    fn on_stored(&mut self, number: u64) {
+        if let Some((_, _, position)) = self.append.take_if(|(append, ..)| *append == number) {
+            self.stored = position;
+            self.effects.push_back(OriginEffect::Changed);
+            if let Step::Following { conversation } = self.step {
+                self.effects.push_back(OriginEffect::Ack {
+                    conversation,
+                    position,
+                });
+            }
+        }
+        match &self.step {
+            Step::Storing => {
+                self.effects.push_back(OriginEffect::Stored);
+                if self.cancelled {
+                    self.step = Step::Waiting { at: self.now };
+                    return self.cancel();
+                }
+                match self.history.offered() {
+                    Some(_) => self.offer(),
+                    None => self.step = Step::Waiting { at: self.now },
+                }
+            }
+            Step::Offering { append } if *append == number => self.offer(),
+            Step::Ending { append, eof } if *append == number => {
+                let eof = eof.clone();
+                self.history.apply(&OriginRecord::Ended {
+                    eof: eof.clone(),
+                    at_ms: self.now,
+                });
+                self.step = Step::Ended;
+                self.effects.push_back(OriginEffect::Ended(eof));
+                self.done_if_told();
+            }
+            Step::Ending { append: 0, .. } if self.append.is_none() => self.store_end_now(),
+            _ => {}
+        }
+    }
+
+    fn store_end_now(&mut self) {
+        if let Some(eof) = self.eof.take() {
+            self.store_end(eof);
+        }
+    }
+
+    fn on_not_stored(&mut self, number: u64, why: String) {
+        let retry = self.now + self.timings.retry_most_ms.min(1000);
+        let data = self.append.take_if(|(append, ..)| *append == number);
+        if let Some((_, data, _)) = &data {
+            self.frames.put_back(data);
+            self.append_at = Some(retry);
+        }
+        match &self.step {
+            Step::Storing => {
+                self.step = Step::Gone;
+                self.effects.push_back(OriginEffect::NotStored(why));
+            }
+            Step::Offering { append } if *append == number => {
+                self.history.apply(&OriginRecord::Withdrawn {
+                    reason: why.clone(),
+                    at_ms: self.now,
+                });
+                self.wait(why);
+            }
+            Step::Ending { append, eof } if *append == number || (*append == 0 && data.is_some()) => {
+                let eof = eof.clone();
+                self.reason = why;
+                self.eof = None;
+                self.step = Step::EndLater { at: retry, eof };
+            }
+            _ => {}
+        }
+    }
+}
+
+const DIFFERS: &str = "the executor was lost, and a second run sent other responses than the first";
+
+#[cfg(test)]
+#[path = "origin_tests.rs"]
+mod tests;

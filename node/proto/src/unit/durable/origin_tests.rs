@@ -1,0 +1,263 @@
+//! Single moments in a unit's life at its origin; whole lives are in the simulation.
+
+use bytes::Bytes;
+
+use super::*;
+
+const TIMINGS: OriginTimings = OriginTimings {
+    retry_least_ms: 100,
+    retry_most_ms: 5000,
+    give_up_ms: 15_000,
+    lost_ms: 60_000,
+};
+
+fn order(deadline_ms: Option<u64>, idempotent: bool) -> Order {
+    Order {
+        directive: "echo:bytes".into(),
+        to: None,
+        params: Default::default(),
+        payload_bytes: 0,
+        payload_digest: 0,
+        submitted_ms: 1000,
+        deadline_ms,
+        trace: None,
+        idempotent,
+    }
+}
+
+fn candidate() -> Candidate {
+    Candidate {
+        executor: NodeId::parse("E").unwrap(),
+        life: Incarnation(7),
+        idempotent: false,
+    }
+}
+
+fn effects(unit: &mut DurableOrigin) -> Vec<OriginEffect> {
+    std::iter::from_fn(|| unit.poll_effect()).collect()
+}
+
+/// A unit that was offered in conversation 1.
+fn offered(order: Order) -> DurableOrigin {
+    let mut unit = DurableOrigin::submit(order, Some(candidate()), TIMINGS, 1000);
+    unit.handle(OriginInput::Stored(1), 1000);
+    let seen = effects(&mut unit);
+    assert!(
+        matches!(seen[1..], [OriginEffect::Stored, OriginEffect::Offer { .. }]),
+        "{seen:?}"
+    );
+    unit
+}
+
+fn following(order: Order) -> DurableOrigin {
+    let mut unit = offered(order);
+    unit.handle(OriginInput::Accepted(1), 1000);
+    unit.handle(OriginInput::Started(1), 1000);
+    assert_eq!(unit.phase(), OriginPhase::Running);
+    effects(&mut unit);
+    unit
+}
+
+fn piece(serial: u64, data: &'static str, last: bool) -> Piece {
+    Piece {
+        serial,
+        data: Bytes::from_static(data.as_bytes()),
+        last,
+    }
+}
+
+fn eof(pieces: &[(&str, bool)]) -> Eof {
+    let mut tally = ResponseTally::new();
+    for (data, last) in pieces {
+        tally.add(data.as_bytes(), *last);
+    }
+    Eof {
+        responses: tally.responses(),
+        bytes: tally.bytes(),
+        digest: tally.digest(),
+        ..Eof::without_responses(Kind::Ok, "")
+    }
+}
+
+fn append_of(effects: &[OriginEffect]) -> (u64, &[OriginRecord], &[u8]) {
+    let append = effects.iter().find_map(|effect| match effect {
+        OriginEffect::Append {
+            number,
+            records,
+            data,
+            sync: true,
+        } => Some((*number, &records[..], &data[..])),
+        _ => None,
+    });
+    append.unwrap_or_else(|| panic!("no append in {effects:?}"))
+}
+
+#[test]
+fn nothing_is_told_before_the_submission_is_stored() {
+    let mut unit = DurableOrigin::submit(order(None, false), None, TIMINGS, 1000);
+    assert!(matches!(
+        effects(&mut unit)[..],
+        [OriginEffect::Append { sync: true, .. }]
+    ));
+    unit.handle(OriginInput::Wake, 99_000);
+    assert_eq!(effects(&mut unit), []);
+    unit.handle(OriginInput::Stored(1), 99_000);
+    assert_eq!(effects(&mut unit), [OriginEffect::Stored, OriginEffect::Place]);
+}
+
+#[test]
+fn a_submission_that_can_not_be_stored_is_nothing() {
+    let mut unit = DurableOrigin::submit(order(Some(2000), false), Some(candidate()), TIMINGS, 1000);
+    effects(&mut unit);
+    unit.handle(OriginInput::NotStored(1, "full".into()), 3000);
+    assert_eq!(effects(&mut unit), [OriginEffect::NotStored("full".into())]);
+    unit.handle(OriginInput::Wake, 5000);
+    assert_eq!((effects(&mut unit), unit.poll_timeout()), (vec![], None));
+}
+
+#[test]
+fn the_end_is_told_once_it_is_stored_with_all_responses() {
+    let mut unit = following(order(None, false));
+    unit.handle(OriginInput::Piece(1, piece(1, "ab", true)), 1001);
+    let first = effects(&mut unit);
+    let (number, records, _) = append_of(&first);
+    assert_eq!((records, number), (&[][..], 4));
+    unit.handle(OriginInput::Piece(1, piece(2, "c", true)), 1002);
+    unit.handle(OriginInput::Eof(1, eof(&[("ab", true), ("c", true)])), 1003);
+    assert_eq!(effects(&mut unit), [OriginEffect::Close(1)]);
+    unit.handle(OriginInput::Stored(4), 1004);
+    let second = effects(&mut unit);
+    let (number, records, data) = append_of(&second);
+    assert!(matches!(records, [OriginRecord::Ended { .. }]) && !data.is_empty());
+    unit.handle(OriginInput::Stored(number), 1005);
+    let last = effects(&mut unit);
+    assert!(
+        last.iter()
+            .any(|e| matches!(e, OriginEffect::Ended(eof) if eof.kind == Kind::Ok))
+    );
+    assert!(
+        last.iter()
+            .any(|e| matches!(e, OriginEffect::Release { number: 1, .. }))
+    );
+    unit.handle(OriginInput::Released(candidate().executor, 1), 1006);
+    assert!(effects(&mut unit).contains(&OriginEffect::Done));
+}
+
+#[test]
+fn a_broken_stream_is_resumed_from_what_has_come() {
+    let mut unit = following(order(None, false));
+    unit.handle(OriginInput::Piece(1, piece(1, "ab", false)), 1001);
+    unit.handle(OriginInput::Broken(1, "cut".into()), 1002);
+    let resumed = effects(&mut unit);
+    let position = Position {
+        responses: 0,
+        bytes: 2,
+    };
+    assert!(
+        resumed.iter().any(
+            |e| matches!(e, OriginEffect::Resume { conversation: 2, position: p, .. } if *p == position)
+        ),
+        "{resumed:?}"
+    );
+    unit.handle(OriginInput::Unreachable(2, "no route".into()), 1003);
+    assert_eq!((unit.reason(), unit.poll_timeout()), ("no route", Some(1103)));
+    unit.handle(OriginInput::Piece(1, piece(1, "late", true)), 1004);
+    assert_eq!(unit.phase(), OriginPhase::Running);
+}
+
+#[test]
+fn only_the_life_that_got_the_offer_can_deny_it() {
+    let mut unit = offered(order(None, false));
+    unit.handle(OriginInput::Broken(1, "cut".into()), 1001);
+    effects(&mut unit);
+    unit.handle(
+        OriginInput::Refused(2, Kind::NoSuchUnit, "never came".into()),
+        1002,
+    );
+    assert_eq!(unit.phase(), OriginPhase::Waiting);
+    unit.handle(OriginInput::Wake, 1102);
+    assert!(effects(&mut unit).contains(&OriginEffect::Place));
+
+    let mut unit = offered(order(None, false));
+    unit.handle(OriginInput::Broken(1, "cut".into()), 1001);
+    unit.handle(OriginInput::Refused(2, Kind::NodeLost, "restarted".into()), 1002);
+    let seen = effects(&mut unit);
+    assert!(matches!(append_of(&seen).1, [OriginRecord::Ended { eof, .. }] if eof.outcome == Outcome::Lost));
+}
+
+#[test]
+fn an_idempotent_unit_that_was_lost_runs_again_and_its_first_responses_stay() {
+    let mut unit = following(order(None, true));
+    unit.handle(OriginInput::Piece(1, piece(1, "ab", true)), 1001);
+    unit.handle(OriginInput::Broken(1, "cut".into()), 1002);
+    unit.handle(OriginInput::Refused(2, Kind::NodeLost, "restarted".into()), 1003);
+    effects(&mut unit);
+    unit.handle(OriginInput::Wake, 1103);
+    unit.handle(OriginInput::Found(candidate()), 1103);
+    let (number, ..) = append_of(&effects(&mut unit));
+    unit.handle(OriginInput::Stored(number), 1104);
+    assert_eq!(unit.history().attempts(), 2);
+    unit.handle(OriginInput::Accepted(3), 1105);
+    unit.handle(OriginInput::Piece(3, piece(1, "ab", true)), 1106);
+    unit.handle(OriginInput::Piece(3, piece(2, "c", true)), 1107);
+    unit.handle(OriginInput::Eof(3, eof(&[("ab", true), ("c", true)])), 1108);
+    assert_eq!(unit.phase(), OriginPhase::Ended);
+}
+
+#[test]
+fn deadline_and_cancel_end_a_unit_wherever_it_is() {
+    let mut unit = offered(order(Some(5000), false));
+    unit.handle(OriginInput::Unreachable(1, "no route to E".into()), 1001);
+    assert_eq!(unit.poll_timeout(), Some(1101));
+    effects(&mut unit);
+    unit.handle(OriginInput::Wake, 5000);
+    let seen = effects(&mut unit);
+    assert!(
+        matches!(append_of(&seen).1, [OriginRecord::Ended { eof, .. }] if eof.kind == Kind::Expired && eof.message.contains("no route to E"))
+    );
+    unit.handle(OriginInput::Cancel, 5001);
+    assert_eq!(effects(&mut unit), []);
+
+    let mut unit = following(order(None, false));
+    unit.handle(OriginInput::Cancel, 1001);
+    let seen = effects(&mut unit);
+    assert!(matches!(append_of(&seen).1, [OriginRecord::Ended { eof, .. }] if eof.kind == Kind::Cancelled));
+}
+
+#[test]
+fn a_journal_that_fails_delays_and_loses_nothing() {
+    let mut unit = following(order(None, false));
+    unit.handle(OriginInput::Piece(1, piece(1, "ab", true)), 1001);
+    unit.handle(OriginInput::NotStored(4, "disk full".into()), 1002);
+    assert_eq!(effects(&mut unit).len(), 1);
+    unit.handle(OriginInput::Eof(1, eof(&[("ab", true)])), 1003);
+    let seen = effects(&mut unit);
+    let (number, _, data) = append_of(&seen);
+    assert!(!data.is_empty());
+    unit.handle(OriginInput::NotStored(number, "disk full".into()), 1004);
+    assert_eq!(unit.poll_timeout(), Some(2004));
+    unit.handle(OriginInput::Wake, 2004);
+    let seen = effects(&mut unit);
+    let (number, records, data) = append_of(&seen);
+    assert!(matches!(records, [OriginRecord::Ended { .. }]) && !data.is_empty());
+    unit.handle(OriginInput::Stored(number), 2005);
+    assert!(
+        effects(&mut unit)
+            .iter()
+            .any(|e| matches!(e, OriginEffect::Ended(_)))
+    );
+}
+
+#[test]
+fn what_does_not_fit_what_came_is_no_success() {
+    let mut unit = following(order(None, false));
+    unit.handle(OriginInput::Piece(1, piece(1, "ab", true)), 1001);
+    unit.handle(OriginInput::Eof(1, eof(&[("aX", true)])), 1002);
+    unit.handle(OriginInput::Stored(4), 1003);
+    let seen = effects(&mut unit);
+    assert!(
+        seen.iter()
+            .any(|e| matches!(e, OriginEffect::Append { records, .. }
+        if matches!(&records[..], [OriginRecord::Ended { eof, .. }] if eof.kind == Kind::Protocol)))
+    );
+}
