@@ -8,11 +8,18 @@ use workmesh_tests::{Direction, Log, Pattern, Running, Spec, TestMesh, UdpProxy,
 
 const NO_LINK: &str = "forward frame from an address that is no live link";
 const FORGED: &str = "forward frame that is malformed, forged or of an old link";
+const REPLAYED: &str = "forward frame that came before, or far too late: replayed";
 /// Header of a forward frame, in bytes.
-const HEADER: usize = 26;
+const HEADER: usize = 32;
 
 fn dropped(mesh: &TestMesh, id: &str) -> u64 {
     mesh.status(id)["forwarded"]["dropped"].as_u64().unwrap()
+}
+
+fn dropped_for(mesh: &TestMesh, id: &str, reason: &str) -> u64 {
+    mesh.status(id)["counters"][format!("forward.dropped.{reason}")]
+        .as_u64()
+        .unwrap()
 }
 
 fn wait_until_logged_once(log: &Log, reason: &str) {
@@ -69,7 +76,7 @@ fn noise_is_dropped_and_logged_once() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let mut frames = 0;
     for first in 0..=255_u8 {
-        for length in [1, 2, 25, 26, 27, 100, 1200] {
+        for length in [1, 2, 31, 32, 33, 100, 1200] {
             let datagram: Vec<u8> = (0..length)
                 .map(|at| if at == 0 { first } else { first.wrapping_mul(31) })
                 .collect();
@@ -88,34 +95,54 @@ fn noise_is_dropped_and_logged_once() {
 }
 
 #[test]
-fn forged_and_replayed_frames_have_no_effect() {
+fn forged_frames_have_no_effect() {
     let (mesh, proxy) = pair();
     let unit = begin_ticks(&mesh);
     let way = Direction::ToDialler;
-    wait_until("frames have passed", || {
-        proxy.kept(way, is_forward_frame).len() > 4
+    wait_until("a frame has passed", || {
+        !proxy.kept(way, is_forward_frame).is_empty()
     });
-    let frames = proxy.kept(way, is_forward_frame);
-
-    for frame in &frames {
-        proxy.inject(way, frame);
-    }
-    assert_eq!(dropped(&mesh, "B"), 0, "a repeated packet is for QUIC to drop");
-
-    let before = dropped(&mesh, "B");
+    let frame = &proxy.kept(way, is_forward_frame)[0];
     // Each byte that the tag covers, and the tag itself.
-    for at in (1..HEADER + 16).filter(|at| *at < frames[0].len()) {
-        let mut forged = frames[0].clone();
+    let covered = (HEADER + 16).min(frame.len());
+    for at in 1..covered {
+        let mut forged = frame.clone();
         forged[at] ^= 0x55;
         proxy.inject(way, &forged);
     }
-    let covered = (HEADER + 16).min(frames[0].len()) as u64 - 1;
-    // The hop count is not covered: every relay changes it.
     wait_until("the forged frames are dropped", || {
-        dropped(&mesh, "B") >= before + covered - 1
+        dropped_for(&mesh, "B", "bad_frame") >= covered as u64 - 1
     });
     wait_until_logged_once(mesh.node("B").log(), FORGED);
+    assert_eq!(dropped_for(&mesh, "B", "replayed"), 0);
     all_ticks_come(unit);
+}
+
+#[test]
+fn replayed_frames_are_refused_and_logged_once() {
+    let (mesh, proxy) = pair();
+    let unit = begin_ticks(&mesh);
+    for (way, at) in [(Direction::ToDialler, "B"), (Direction::ToListener, "A")] {
+        wait_until("frames have passed", || {
+            proxy.kept(way, is_forward_frame).len() > 4
+        });
+        let frames = proxy.kept(way, is_forward_frame);
+        for _ in 0..2 {
+            for frame in &frames {
+                proxy.inject(way, frame);
+            }
+            // Lets the node read, so that its socket's buffer loses nothing.
+            mesh.status(at);
+        }
+        let replays = 2 * frames.len() as u64;
+        wait_until("the replayed frames are dropped", || {
+            dropped_for(&mesh, at, "replayed") >= replays
+        });
+        assert_eq!(dropped(&mesh, at), dropped_for(&mesh, at, "replayed"));
+        wait_until_logged_once(mesh.node(at).log(), REPLAYED);
+    }
+    all_ticks_come(unit);
+    assert_eq!(mesh.node("B").log().count(REPLAYED), 1);
 }
 
 #[test]
@@ -159,4 +186,7 @@ fn loss_and_reordering_cost_nothing_but_time() {
     let echo = ["submit", "--to", "C", "--directive", "echo:buffer", "-"];
     assert!(mesh.at_with_input("A", &echo, payload.clone()).ok().stdout == payload);
     all_ticks_come(begin_ticks(&mesh));
+    for id in ["A", "B", "C"] {
+        assert_eq!(dropped_for(&mesh, id, "replayed"), 0, "at {id}");
+    }
 }

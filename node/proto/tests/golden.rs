@@ -49,27 +49,30 @@ fn forward_frames_keep_their_bytes() {
         destination: id("node-c").hash(),
         source: id("node-a").hash(),
     };
-    let sealed = |name: &'static str, meaning: &'static str, hops: u8, packet: &'static [u8]| {
-        let header = header(hops);
-        let bytes = [&header.seal(&key, packet)[..], packet].concat();
-        let key = key.clone();
-        Vector::new(name, meaning, &[1, 1, 8, 8, 8], bytes.into(), move |bytes| {
-            assert!(is_forward_frame(bytes));
-            assert_eq!(ForwardHeader::open(&key, bytes), Ok(header));
-            assert_eq!(&bytes[HEADER_BYTES..], packet);
-        })
-    };
+    let sealed =
+        |name: &'static str, meaning: &'static str, hops: u8, sequence: u64, packet: &'static [u8]| {
+            let header = header(hops);
+            let bytes = [&header.seal(&key, sequence, packet)[..], packet].concat();
+            let key = key.clone();
+            Vector::new(name, meaning, &[1, 1, 8, 8, 6, 8], bytes.into(), move |bytes| {
+                assert!(is_forward_frame(bytes));
+                assert_eq!(ForwardHeader::open(&key, bytes), Ok((header, sequence)));
+                assert_eq!(&bytes[HEADER_BYTES..], packet);
+            })
+        };
     let vectors = [
         sealed(
             "first-hop",
-            "From node-a to node-c, as node-a sends it; the tag covers the first 16 bytes of the packet.",
+            "From node-a to node-c, the first that node-a sends over its link; the tag covers the first 16 bytes of the packet.",
             HOP_LIMIT,
+            0,
             b"\x40the 24 bytes of a packet",
         ),
         sealed(
             "short-packet",
             "A packet of less than 16 bytes is covered whole.",
             HOP_LIMIT - 1,
+            0x0102_0304_0506,
             b"\x40",
         ),
     ];

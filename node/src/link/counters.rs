@@ -26,6 +26,8 @@ pub(crate) enum Drop {
     UnknownLink,
     /// Its header was short, of an unknown type or forged.
     BadFrame,
+    /// It came before, or so late that it may have.
+    Replayed,
     /// Its hop limit was spent.
     HopLimit,
     /// No route leads to its destination.
@@ -35,9 +37,10 @@ pub(crate) enum Drop {
 }
 
 /// All reasons, in the order of their counters.
-pub(crate) const DROPS: [Drop; 5] = [
+pub(crate) const DROPS: [Drop; 6] = [
     Drop::UnknownLink,
     Drop::BadFrame,
+    Drop::Replayed,
     Drop::HopLimit,
     Drop::NoRoute,
     Drop::QueueFull,
@@ -49,6 +52,7 @@ impl Drop {
         match self {
             Self::UnknownLink => "unknown_link",
             Self::BadFrame => "bad_frame",
+            Self::Replayed => "replayed",
             Self::HopLimit => "hop_limit",
             Self::NoRoute => "no_route",
             Self::QueueFull => "queue_full",
@@ -60,6 +64,7 @@ impl Drop {
         match self {
             Self::UnknownLink => "forward frame from an address that is no live link",
             Self::BadFrame => "forward frame that is malformed, forged or of an old link",
+            Self::Replayed => "forward frame that came before, or far too late: replayed",
             Self::HopLimit => "forward frame whose hop limit is spent",
             Self::NoRoute => "forward frame to a node without a route",
             Self::QueueFull => "forward frame while the sending queue is full",

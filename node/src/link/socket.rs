@@ -16,7 +16,7 @@ use quinn::udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use workmesh_proto::wire::forward::{ForwardHeader, HEADER_BYTES, HOP_LIMIT, LinkKey, is_forward_frame};
+use workmesh_proto::wire::forward::{ForwardHeader, HEADER_BYTES, HOP_LIMIT, is_forward_frame};
 use workmesh_proto::{LinkId, NodeHash};
 
 use super::counters::{Drop, ForwardCounters};
@@ -165,11 +165,14 @@ impl ForwardSocket {
         segment_bytes: usize,
         ecn: Option<EcnCodepoint>,
     ) -> io::Result<()> {
-        let Some(path) = state.table.path_to(node) else {
+        let unroutable = || {
             self.counters
                 .unroutable
                 .add(batch.len().div_ceil(segment_bytes) as u64);
-            return Ok(());
+            Ok(())
+        };
+        let Some(path) = state.table.path_to(node) else {
+            return unroutable();
         };
         let header = ForwardHeader {
             hops: HOP_LIMIT,
@@ -178,9 +181,10 @@ impl ForwardSocket {
         };
         state.scratch.clear();
         for packet in batch.chunks(segment_bytes) {
-            state
-                .scratch
-                .extend_from_slice(&header.seal(&path.keys.sending, packet));
+            let Some(sealed) = path.seal(&header, packet) else {
+                return unroutable();
+            };
+            state.scratch.extend_from_slice(&sealed);
             state.scratch.extend_from_slice(packet);
         }
         self.send_now(&Transmit {
@@ -205,16 +209,13 @@ impl ForwardSocket {
         if !buffer[..meta.len].chunks(stride).any(is_forward_frame) {
             return Some(RecvMeta { addr: from, ..*meta });
         }
-        let receiving = state
-            .table
-            .link_at(&meta.addr)
-            .map(|link| link.keys.receiving.clone());
+        let link = state.table.link_at(&meta.addr);
         let mut kept: Option<RecvMeta> = None;
         let mut transit = Transit::default();
         let mut at = 0;
         while at < meta.len {
             let end = meta.len.min(at + stride);
-            let segment = self.classify(state, receiving.as_ref(), meta.addr, &mut buffer[at..end]);
+            let segment = self.classify(state, link, meta.addr, &mut buffer[at..end]);
             if let Segment::Transit(next) = segment
                 && transit.joins(next, end - at)
             {
@@ -249,19 +250,20 @@ impl ForwardSocket {
     /// What a segment is. Transit has its header rewritten in place for the next link.
     fn classify(
         &self,
-        state: &State,
-        receiving: Option<&LinkKey>,
+        state: &mut State,
+        link: Option<LinkId>,
         from: SocketAddr,
         segment: &mut [u8],
     ) -> Segment {
         if !is_forward_frame(segment) {
             return Segment::Link;
         }
-        let Some(receiving) = receiving else {
+        let Some(path) = link.and_then(|link| state.table.link(link)) else {
             return self.drop_one(Drop::UnknownLink, from);
         };
-        let Ok(header) = ForwardHeader::open(receiving, segment) else {
-            return self.drop_one(Drop::BadFrame, from);
+        let header = match path.open(segment) {
+            Ok(header) => header,
+            Err(reason) => return self.drop_one(reason, from),
         };
         if header.destination == self.node {
             return Segment::Local(header.source);
@@ -273,7 +275,10 @@ impl ForwardSocket {
             return self.drop_one(Drop::NoRoute, from);
         };
         let (head, packet) = segment.split_at_mut(HEADER_BYTES);
-        head.copy_from_slice(&ForwardHeader { hops, ..header }.seal(&next.keys.sending, packet));
+        let Some(sealed) = next.seal(&ForwardHeader { hops, ..header }, packet) else {
+            return self.drop_one(Drop::NoRoute, from);
+        };
+        head.copy_from_slice(&sealed);
         Segment::Transit(next.address)
     }
 

@@ -8,8 +8,11 @@ use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 
 use rustc_hash::FxHashMap;
-use workmesh_proto::wire::forward::LinkKey;
+use workmesh_proto::wire::forward::{ForwardHeader, HEADER_BYTES, LinkKey, SEQUENCE_LIMIT};
+use workmesh_proto::wire::replay::ReplayWindow;
 use workmesh_proto::{LinkId, NodeHash};
+
+use super::counters::Drop;
 
 /// How many of a session's last packets are kept; `docs/decisions/` has the measurement.
 const KEPT_PACKETS: usize = 4;
@@ -25,11 +28,48 @@ pub(crate) struct LinkKeys {
     pub(crate) receiving: LinkKey,
 }
 
-/// A link as the socket sees it.
+/// A link as the socket sees it. Lives as long as the link's keys: numbers are never used again under a key, and a window
+/// never forgets.
 #[derive(Debug)]
 pub(super) struct LinkPath {
     pub(super) address: SocketAddr,
-    pub(super) keys: LinkKeys,
+    keys: LinkKeys,
+    /// The number of the next frame to send.
+    next_sequence: u64,
+    received: ReplayWindow,
+}
+
+impl LinkPath {
+    pub(super) fn new(address: SocketAddr, keys: LinkKeys) -> Self {
+        Self {
+            address,
+            keys,
+            next_sequence: 0,
+            received: ReplayWindow::default(),
+        }
+    }
+
+    /// The header's bytes for `packet` on this link. `None` once the link's numbers are spent: then it carries no further
+    /// frame, and a new link has to take its place.
+    pub(super) fn seal(&mut self, header: &ForwardHeader, packet: &[u8]) -> Option<[u8; HEADER_BYTES]> {
+        let sequence = self.next_sequence;
+        if sequence == SEQUENCE_LIMIT {
+            return None;
+        }
+        self.next_sequence += 1;
+        Some(header.seal(&self.keys.sending, sequence, packet))
+    }
+
+    /// Reads and checks a frame that came over this link, for the first and only time.
+    pub(super) fn open(&mut self, frame: &[u8]) -> Result<ForwardHeader, Drop> {
+        let (header, sequence) =
+            ForwardHeader::open(&self.keys.receiving, frame).map_err(|_| Drop::BadFrame)?;
+        if self.received.admit(sequence) {
+            Ok(header)
+        } else {
+            Err(Drop::Replayed)
+        }
+    }
 }
 
 /// Which link leads to each node. Keys are hashes already, and nobody outside the mesh chooses them.
@@ -46,15 +86,20 @@ pub(super) struct ForwardTable {
 }
 
 impl ForwardTable {
+    /// A link that has come up, which it does once in its life.
     pub(super) fn add_link(&mut self, link: LinkId, address: SocketAddr, keys: LinkKeys) {
-        self.by_address.insert(address, link);
-        self.links.insert(link, LinkPath { address, keys });
+        self.put(link, LinkPath::new(address, keys));
+    }
+
+    fn put(&mut self, link: LinkId, path: LinkPath) {
+        self.by_address.insert(path.address, link);
+        self.links.insert(link, path);
     }
 
     pub(super) fn move_link(&mut self, link: LinkId, address: SocketAddr) {
         if let Some(path) = self.links.remove(&link) {
             self.leave_address(link, path.address);
-            self.add_link(link, address, path.keys);
+            self.put(link, LinkPath { address, ..path });
         }
     }
 
@@ -85,13 +130,17 @@ impl ForwardTable {
     }
 
     /// The link that an address belongs to.
-    pub(super) fn link_at(&self, address: &SocketAddr) -> Option<&LinkPath> {
-        self.by_address.get(address).and_then(|link| self.links.get(link))
+    pub(super) fn link_at(&self, address: &SocketAddr) -> Option<LinkId> {
+        self.by_address.get(address).copied()
+    }
+
+    pub(super) fn link(&mut self, link: LinkId) -> Option<&mut LinkPath> {
+        self.links.get_mut(&link)
     }
 
     /// The link that leads to a node.
-    pub(super) fn path_to(&self, node: NodeHash) -> Option<&LinkPath> {
-        self.routes.get(&node).and_then(|link| self.links.get(link))
+    pub(super) fn path_to(&mut self, node: NodeHash) -> Option<&mut LinkPath> {
+        self.routes.get(&node).and_then(|link| self.links.get_mut(link))
     }
 
     /// Keeps the last packets of a batch for [`Self::kept_for`].
@@ -152,6 +201,16 @@ mod tests {
         }
     }
 
+    const HEADER: ForwardHeader = ForwardHeader {
+        hops: 1,
+        destination: NodeHash(1),
+        source: NodeHash(2),
+    };
+
+    fn seal(path: &mut LinkPath) -> Option<Vec<u8>> {
+        Some([&path.seal(&HEADER, b"packet")?[..], b"packet"].concat())
+    }
+
     fn address(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
     }
@@ -163,6 +222,31 @@ mod tests {
         table.move_link(LinkId(1), address(2));
         assert!(table.link_at(&address(1)).is_none());
         assert!(table.link_at(&address(2)).is_some());
+    }
+
+    #[test]
+    fn a_moved_link_knows_what_has_come_and_what_it_has_sent() {
+        let mut table = ForwardTable::default();
+        let both = LinkKeys {
+            receiving: keys().sending,
+            ..keys()
+        };
+        table.add_link(LinkId(1), address(1), both);
+        let frame = seal(table.link(LinkId(1)).unwrap()).unwrap();
+        assert_eq!(table.link(LinkId(1)).unwrap().open(&frame), Ok(HEADER));
+        table.move_link(LinkId(1), address(2));
+        let path = table.link(LinkId(1)).unwrap();
+        assert_eq!(path.open(&frame), Err(Drop::Replayed));
+        assert_ne!(seal(path).unwrap(), frame);
+    }
+
+    #[test]
+    fn a_link_whose_numbers_are_spent_seals_nothing() {
+        let mut path = LinkPath::new(address(1), keys());
+        path.next_sequence = SEQUENCE_LIMIT - 1;
+        assert!(seal(&mut path).is_some());
+        assert!(seal(&mut path).is_none());
+        assert!(seal(&mut path).is_none());
     }
 
     #[test]

@@ -8,4 +8,5 @@ pub mod frame;
 pub mod items;
 pub mod link;
 pub mod query;
+pub mod replay;
 pub mod unit;

@@ -1,7 +1,11 @@
 //! Batches as the kernel hands them over, sorted by a socket between two neighbours.
 
-use workmesh_proto::wire::forward::LinkKey;
+use std::cell::Cell;
 
+use workmesh_proto::wire::forward::LinkKey;
+use workmesh_proto::wire::replay::REPLAY_WINDOW;
+
+use super::super::table::LinkPath;
 use super::*;
 
 const HERE: NodeHash = NodeHash(1);
@@ -105,14 +109,14 @@ async fn more_transit_than_one_system_call_takes_leaves_in_several() {
 async fn frames_that_may_not_pass_are_dropped_and_counted() {
     let relay = Relay::new().await;
     let packet = quic(1, 40);
-    let sealed = |header: ForwardHeader, key: &LinkKey| [&header.seal(key, &packet)[..], &packet].concat();
+    let sealed = |header: &ForwardHeader| relay.sealed(header, &packet);
     let header = ForwardHeader {
         hops: HOP_LIMIT,
         destination: HERE,
         source: SENDER,
     };
-    let key = &relay.arriving_key;
-    let forged = sealed(header, &LinkKey::new(&[9; 16]));
+    let other_key = LinkKey::new(&[9; 16]);
+    let forged = [&header.seal(&other_key, 0, &packet)[..], &packet].concat();
     let spent = ForwardHeader {
         hops: 1,
         destination: FAR,
@@ -124,16 +128,16 @@ async fn frames_that_may_not_pass_are_dropped_and_counted() {
     };
     for (frame, reason) in [
         (forged, Drop::BadFrame),
-        (sealed(header, key)[..HEADER_BYTES].to_vec(), Drop::BadFrame),
-        (sealed(spent, key), Drop::HopLimit),
-        (sealed(nowhere, key), Drop::NoRoute),
+        (sealed(&header)[..HEADER_BYTES].to_vec(), Drop::BadFrame),
+        (sealed(&spent), Drop::HopLimit),
+        (sealed(&nowhere), Drop::NoRoute),
     ] {
         let before = relay.socket.counters.dropped(reason);
         assert_eq!(relay.sort(&[&frame]), []);
         assert_eq!(relay.socket.counters.dropped(reason), 1 + before, "{reason:?}");
     }
     relay.socket.remove_link(LinkId(1));
-    assert_eq!(relay.sort(&[&sealed(header, key)]), []);
+    assert_eq!(relay.sort(&[&sealed(&header)]), []);
     assert_eq!(relay.socket.counters.dropped(Drop::UnknownLink), 1);
     assert_eq!(relay.received(), Vec::<Vec<u8>>::new());
 }
@@ -157,8 +161,69 @@ async fn a_sent_batch_is_wrapped_packet_by_packet() {
         destination: FAR,
         source: HERE,
     };
-    let wrapped = batch.map(|packet| [&header.seal(&relay.leaving_key, &packet)[..], &packet].concat());
+    let key = &relay.leaving_key;
+    let wrapped = [0, 1, 2].map(|n| [&header.seal(key, n as u64, &batch[n])[..], &batch[n]].concat());
     assert_eq!(relay.received(), wrapped);
+}
+
+#[tokio::test]
+async fn replayed_frames_are_dropped_and_counted() {
+    let relay = Relay::new().await;
+    let local = [1, 2, 3].map(|n| relay.arriving(HERE, SENDER, &quic(n, 40)));
+    let transit = [4, 5].map(|n| relay.arriving(FAR, SENDER, &quic(n, 40)));
+    let late = relay.arriving(HERE, SENDER, &quic(6, 40));
+    let frames: Vec<_> = local.iter().chain(&transit).map(Vec::as_slice).collect();
+    assert_eq!(relay.sort(&frames).len(), 3);
+    assert_eq!(relay.received().len(), 2);
+
+    assert_eq!(relay.sort(&frames), []);
+    assert_eq!(relay.sort(&[&local[0], &late, &local[1], &transit[0]]).len(), 1);
+    assert_eq!(relay.received(), Vec::<Vec<u8>>::new());
+    assert_eq!(relay.socket.counters.dropped(Drop::Replayed), 5 + 3);
+    assert_eq!(relay.socket.counters.dropped_in_all(), 5 + 3);
+    let from = relay.socket.counters.offender(Drop::Replayed);
+    assert_eq!(from, Some(relay.neighbour));
+}
+
+#[tokio::test]
+async fn a_frame_that_comes_far_too_late_is_dropped() {
+    let relay = Relay::new().await;
+    let late = [1, 2].map(|n| relay.arriving(HERE, SENDER, &quic(n, 40)));
+    relay.arriving_sequence.set(1 + REPLAY_WINDOW);
+    let newest = relay.arriving(HERE, SENDER, &quic(3, 40));
+    assert_eq!(relay.sort(&[&newest, &late[0], &late[1]]).len(), 2);
+    assert_eq!(relay.socket.counters.dropped(Drop::Replayed), 1);
+}
+
+/// A forger who can't make tags must not be able to move the window, and so shut out what the neighbour sends.
+#[tokio::test]
+async fn forged_numbers_do_not_move_the_window() {
+    let relay = Relay::new().await;
+    let frame = relay.arriving(HERE, SENDER, &quic(1, 40));
+    let mut forged = frame.clone();
+    forged[18] = 0xff;
+    assert_eq!(relay.sort(&[&forged, &frame]).len(), 1);
+    assert_eq!(relay.socket.counters.dropped(Drop::BadFrame), 1);
+    assert_eq!(relay.socket.counters.dropped(Drop::Replayed), 0);
+}
+
+#[tokio::test]
+async fn a_packet_sent_again_has_a_number_of_its_own() {
+    let relay = Relay::new().await;
+    relay.send(FAR, &quic(1, 40), 40);
+    let mut sent = relay.received();
+    relay.socket.set_routes(NextHops::default());
+    relay.socket.set_routes(NextHops::from_iter([(FAR, LinkId(2))]));
+    sent.extend(relay.received());
+    assert_eq!(sent.len(), 2);
+    let mut receiver = LinkPath::new(
+        relay.neighbour,
+        LinkKeys {
+            sending: relay.arriving_key.clone(),
+            receiving: relay.leaving_key.clone(),
+        },
+    );
+    assert!(sent.iter().all(|frame| receiver.open(frame).is_ok()));
 }
 
 #[tokio::test]
@@ -202,8 +267,10 @@ struct Relay {
     socket: ForwardSocket,
     neighbour: SocketAddr,
     arriving_key: LinkKey,
+    arriving_sequence: Cell<u64>,
     next: std::net::UdpSocket,
     leaving_key: LinkKey,
+    leaving_sequence: Cell<u64>,
 }
 
 impl Relay {
@@ -225,29 +292,37 @@ impl Relay {
             socket,
             neighbour,
             arriving_key: keys(1).receiving,
+            arriving_sequence: Cell::new(0),
             next,
             leaving_key: keys(3).sending,
+            leaving_sequence: Cell::new(0),
         }
     }
 
-    /// A frame as the neighbour sends it.
+    /// A frame as the neighbour sends it, with the number behind that of its last one.
     fn arriving(&self, destination: NodeHash, source: NodeHash, packet: &[u8]) -> Vec<u8> {
         let header = ForwardHeader {
             hops: HOP_LIMIT,
             destination,
             source,
         };
-        [&header.seal(&self.arriving_key, packet)[..], packet].concat()
+        self.sealed(&header, packet)
     }
 
-    /// The frame of [`SENDER`] to [`FAR`] as this node passes it on.
+    fn sealed(&self, header: &ForwardHeader, packet: &[u8]) -> Vec<u8> {
+        let sequence = next(&self.arriving_sequence);
+        [&header.seal(&self.arriving_key, sequence, packet)[..], packet].concat()
+    }
+
+    /// The frame of [`SENDER`] to [`FAR`] as this node passes it on, with the number behind that of the last one.
     fn leaving(&self, packet: &[u8]) -> Vec<u8> {
         let header = ForwardHeader {
             hops: HOP_LIMIT - 1,
             destination: FAR,
             source: SENDER,
         };
-        [&header.seal(&self.leaving_key, packet)[..], packet].concat()
+        let sequence = next(&self.leaving_sequence);
+        [&header.seal(&self.leaving_key, sequence, packet)[..], packet].concat()
     }
 
     fn send(&self, node: NodeHash, contents: &[u8], segment_bytes: usize) {
@@ -299,6 +374,10 @@ impl Relay {
         })
         .collect()
     }
+}
+
+fn next(sequence: &Cell<u64>) -> u64 {
+    sequence.replace(sequence.get() + 1)
 }
 
 /// A packet with QUIC's fixed bit.
