@@ -59,6 +59,9 @@ pub struct Settings {
     /// How long a payload may stand still before its unit fails; 100 ms to a day.
     pub payload_idle: Duration,
 
+    /// How durable units are kept.
+    pub work: WorkSettings,
+
     // log
     /// Which events are logged: a level, or `target=level` pairs, with commas.
     pub log: String,
@@ -84,6 +87,7 @@ impl Settings {
             max_bytes_payload: 16 * 1024 * 1024,
             max_file_payload: 16 * 1024 * 1024 * 1024,
             payload_idle: Duration::from_secs(60),
+            work: WorkSettings::default(),
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             worker_config: BTreeMap::new(),
@@ -96,6 +100,54 @@ impl Settings {
             data_dir.join("node.toml"),
             PathBuf::from("/etc/workmesh/node.toml"),
         ]
+    }
+}
+
+/// How durable units are kept, at their origin and at their executor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkSettings {
+    /// Bytes that all durable units together may take on the disk; new ones are refused beyond it.
+    pub quota: u64,
+    /// Bytes that have to be free on the disk for new ones.
+    pub reserve: u64,
+    /// Response bytes that a worker may be ahead of what the origin has acknowledged.
+    pub spool_limit: u64,
+    /// A unit whose executor is out of reach for longer is lost.
+    pub lost_after: Duration,
+    /// How long, and how many, units that succeeded are kept after their end.
+    pub keep_succeeded: Retention,
+    /// The same for all that ended otherwise.
+    pub keep_failed: Retention,
+}
+
+/// Which ended units are kept: the youngest within all three bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Since their end.
+    pub age: Duration,
+    /// How many.
+    pub count: usize,
+    /// Bytes of payload and responses together.
+    pub bytes: u64,
+}
+
+impl Default for WorkSettings {
+    fn default() -> Self {
+        const GIB: u64 = 1024 * 1024 * 1024;
+        let day = Duration::from_secs(24 * 3600);
+        let keep = |days: u32| Retention {
+            age: day * days,
+            count: 100_000,
+            bytes: 4 * GIB,
+        };
+        Self {
+            quota: 16 * GIB,
+            reserve: GIB / 4,
+            spool_limit: GIB,
+            lost_after: day,
+            keep_succeeded: keep(1),
+            keep_failed: keep(7),
+        }
     }
 }
 

@@ -182,6 +182,7 @@ impl Merge {
                 default.payload_idle,
                 |d| show_duration(*d).into(),
             ),
+            work: default.work,
             log: self.pick(
                 &layer::LOG,
                 |l| l.log.level.clone(),

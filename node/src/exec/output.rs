@@ -19,6 +19,8 @@ use super::unit::{Pipes, Unit};
 /// What a unit sends to its submitter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum OutputItem {
+    /// The function begins; told of durable units only.
+    Started,
     /// The next bytes of a response, at most [`PIECE_BYTES`].
     Piece {
         /// The response's number, from 1.

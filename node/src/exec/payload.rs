@@ -41,6 +41,13 @@ impl PayloadFeed {
         std::future::poll_fn(|cx| self.poll_push(cx, &mut piece)).await
     }
 
+    /// The whole payload of a durable unit is at hand: the unit may begin, and reads it as it is pushed.
+    pub(crate) fn begin(&self) {
+        if self.unit.entry.kind != PayloadKind::Bytes {
+            self.pool.payload_complete(&self.unit);
+        }
+    }
+
     /// The payload is complete. One that is shorter than announced ends the unit.
     pub(crate) fn finish(mut self) {
         self.open = false;

@@ -42,6 +42,8 @@ pub(super) struct Unit {
     pub(super) admitted: Instant,
     pub(super) deadline: Option<Instant>,
     pub(super) cancel: CancelFlag,
+    /// Begins only when its whole payload is at hand, and says so when it begins.
+    pub(super) durable: bool,
     /// Where it is; belongs to the pool, under the pool's lock.
     pub(super) phase: PhaseCell,
     machine: Mutex<Machine>,
@@ -174,6 +176,7 @@ pub(super) struct NewUnit<'a> {
     pub(super) deadline: Option<Instant>,
     pub(super) machine: ExecutorUnit,
     pub(super) request: Request,
+    pub(super) durable: bool,
     /// For payloads that wait whole.
     pub(super) budget: &'a Arc<Budget>,
 }
@@ -190,6 +193,7 @@ impl Unit {
             admitted,
             deadline: new.deadline,
             cancel: CancelFlag::new(),
+            durable: new.durable,
             phase: PhaseCell::default(),
             machine: Mutex::new(Machine {
                 unit: new.machine,
@@ -230,11 +234,15 @@ impl Unit {
             return None;
         }
         let request = machine.request.take();
-        let writer = self.pipes().payload.widen();
-        drop(machine);
-        if let Some(writer) = writer {
-            writer.wake();
+        let mut pipes = self.pipes();
+        let writer = pipes.payload.widen();
+        let mut reader = None;
+        if self.durable {
+            pipes.output.items.push_back(OutputItem::Started);
+            reader = pipes.output.reader.take();
         }
+        drop((pipes, machine));
+        [writer, reader].into_iter().flatten().for_each(Waker::wake);
         request
     }
 

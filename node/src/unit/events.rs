@@ -193,6 +193,7 @@ impl EventSource {
                         return UnitEvent::Piece(Piece { serial, data, last });
                     }
                     Some(OutputItem::Eof(eof)) => return UnitEvent::Eof(eof),
+                    Some(OutputItem::Started) => {}
                     None => output.next_batch(batch).await,
                 }
             },

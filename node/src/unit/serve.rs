@@ -242,6 +242,7 @@ async fn send_output(
     loop {
         for item in batch.drain(..) {
             match item {
+                OutputItem::Started => {}
                 OutputItem::Piece { serial, data, last } => sender.put_response(serial, data, last),
                 OutputItem::Eof(eof) => {
                     sender.put(FrameType::Eof, &eof);

@@ -24,7 +24,7 @@ impl Pool {
             let mut state = self.state.lock();
             state.enter(&unit, &self.settings)?;
             state.counters.accepted += 1;
-            if unit.entry.kind != PayloadKind::Bytes {
+            if unit.entry.kind != PayloadKind::Bytes && !unit.durable {
                 self.make_ready(&mut state, &unit);
             }
             self.publish(&mut state);
@@ -68,6 +68,7 @@ impl Pool {
                 .and_then(|ms| now.checked_add(Duration::from_millis(ms))),
             machine,
             request: Request { directive, params },
+            durable: submit.durable,
             budget: &self.waiting_payload,
         })))
     }

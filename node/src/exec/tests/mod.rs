@@ -150,6 +150,7 @@ async fn end_of(output: &mut UnitOutput) -> Ended {
         output.next_batch(&mut batch).await;
         for item in batch.drain(..) {
             match item {
+                OutputItem::Started => {}
                 OutputItem::Piece { serial, data, last } => {
                     assert_eq!(serial, responses.len() as u64, "pieces come in order");
                     responses[serial as usize - 1].extend_from_slice(&data);

@@ -15,6 +15,7 @@ async fn a_worker_runs_no_further_ahead_than_the_pipe() {
         let mut in_batch = 0;
         for item in batch.drain(..) {
             match item {
+                OutputItem::Started => {}
                 OutputItem::Piece { data, .. } => in_batch += data.len(),
                 OutputItem::Eof(eof) => {
                     assert_eq!((eof.kind, eof.responses), (Kind::Ok, 64));
