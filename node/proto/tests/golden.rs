@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic, in its helpers too")]
 
 mod golden {
+    pub(crate) mod durable;
     pub(crate) mod file;
     pub(crate) mod link;
     pub(crate) mod unit;
@@ -20,7 +21,7 @@ use workmesh_proto::NodeId;
 use workmesh_proto::wire::codec;
 use workmesh_proto::wire::forward::{ForwardHeader, HEADER_BYTES, HOP_LIMIT, LinkKey, is_forward_frame};
 use workmesh_proto::wire::frame::{Frame, FrameType};
-use workmesh_proto::wire::query::{Fault, Query};
+use workmesh_proto::wire::query::{Fault, Query, WorkFilter};
 use workmesh_proto::wire::unit::{Accepted, Kind};
 
 #[test]
@@ -33,6 +34,13 @@ fn link_frames_keep_their_bytes() {
 fn unit_frames_keep_their_bytes() {
     let vectors = golden::unit::vectors();
     File::new("unit.txt", "The frames of a unit, in the order of their types.").check(&vectors);
+}
+
+#[test]
+fn frames_of_durable_units_keep_their_bytes() {
+    let vectors = golden::durable::vectors();
+    let about = "The frames that durable units have beside those of unit.txt, in the order of their types.";
+    File::new("durable.txt", about).check(&vectors);
 }
 
 #[test]
@@ -155,7 +163,12 @@ fn frames_of_a_newer_peer_are_read() {
 
 #[test]
 fn every_frame_type_has_a_vector() {
-    let all = [golden::link::vectors(), golden::unit::vectors(), queries()];
+    let all = [
+        golden::link::vectors(),
+        golden::unit::vectors(),
+        golden::durable::vectors(),
+        queries(),
+    ];
     let seen: BTreeSet<u8> = all.iter().flatten().map(|vector| vector.bytes()[0]).collect();
     let known: BTreeSet<u8> = (0..=255)
         .filter(|kind| FrameType::from_u8(*kind).is_some())
@@ -192,6 +205,48 @@ fn queries() -> Vec<Vector> {
             "trace",
             "Asks for the way to a node.",
             Query::Trace { node: node() },
+        ),
+        query(
+            "work",
+            "Asks for all durable units of the node.",
+            Query::Work(WorkFilter::default()),
+        ),
+        query(
+            "work-filter",
+            "Asks for the next 100 durable units that fit.",
+            Query::Work(WorkFilter {
+                state: Some("running".into()),
+                directive: Some("text:*".into()),
+                node: Some(node()),
+                since_ms: Some(3_600_000),
+                limit: Some(100),
+                after: Some(golden::durable::unit()),
+            }),
+        ),
+        query(
+            "work-show",
+            "Asks how a durable unit is.",
+            Query::WorkShow {
+                unit: golden::durable::unit(),
+            },
+        ),
+        query(
+            "work-release",
+            "Asks the node to forget a durable unit.",
+            Query::WorkRelease {
+                units: vec![golden::durable::unit()],
+                all: false,
+                older_than_ms: None,
+            },
+        ),
+        query(
+            "work-release-all",
+            "Asks the node to forget all durable units that ended an hour ago or before.",
+            Query::WorkRelease {
+                units: vec![],
+                all: true,
+                older_than_ms: Some(3_600_000),
+            },
         ),
         Vector::raw(
             "reply",

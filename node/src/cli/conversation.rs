@@ -130,6 +130,7 @@ impl Conversation {
                             end = Some(Eof::without_responses(refused.kind, refused.message));
                             end.clone().map(Event::Eof)
                         }
+                        Ok(OriginEvent::Stored(_) | OriginEvent::Started(_) | OriginEvent::Unfinished(_)) => None,
                         Ok(OriginEvent::Eof(eof)) => {
                             end = Some(eof);
                             end.clone().map(Event::Eof)

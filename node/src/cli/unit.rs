@@ -48,7 +48,10 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let receive = async move {
         loop {
             match receiver.next().await? {
-                OriginEvent::Accepted(_) => {}
+                OriginEvent::Accepted(_)
+                | OriginEvent::Stored(_)
+                | OriginEvent::Started(_)
+                | OriginEvent::Unfinished(_) => {}
                 OriginEvent::Piece(piece) => on_piece(&piece),
                 OriginEvent::Refused(refused) => {
                     return Ok(Eof::without_responses(refused.kind, refused.message));

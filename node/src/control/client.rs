@@ -12,13 +12,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::net::UnixStream;
 use workmesh_proto::unit::{OriginEvent, OriginUnit, UnitFault};
 use workmesh_proto::wire::codec::{self, CodecError};
+use workmesh_proto::wire::durable::{Attach, Position};
 use workmesh_proto::wire::frame::{Frame, FrameError, FrameReader, FrameType, MAX_BODY_BYTES, encode_prefix};
 use workmesh_proto::wire::items::ItemReader;
-use workmesh_proto::wire::query::{Fault, Query};
+use workmesh_proto::wire::query::{Fault, Query, WorkFilter};
 use workmesh_proto::wire::unit::{Cancel, Submit};
 use workmesh_proto::{NodeId, UnitId};
 
-use crate::unit::report::{HopReport, PingReport, StatusReport, WorkerReport};
+use crate::unit::report::{HopReport, PingReport, ReleaseReport, StatusReport, WorkReport, WorkerReport};
 
 /// The longest payload frame that a client sends, in bytes.
 pub const PAYLOAD_FRAME_BYTES: usize = 64 * 1024;
@@ -74,12 +75,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// Asks which workers the mesh has.
     pub async fn workers(self) -> Result<Vec<WorkerReport>, ClientError> {
-        let mut answers = self.question(&Query::Workers {}).await?;
-        let mut rows = Vec::new();
-        while let Some(body) = answers.next().await? {
-            rows.extend(codec::decode::<Vec<WorkerReport>>(&body)?);
-        }
-        Ok(rows)
+        self.rows(&Query::Workers {}).await
+    }
+
+    /// Asks for the durable units that fit `filter`, newest first.
+    pub async fn work(self, filter: WorkFilter) -> Result<Vec<WorkReport>, ClientError> {
+        self.rows(&Query::Work(filter)).await
+    }
+
+    /// Asks how a durable unit is, with its history.
+    pub async fn work_show(self, unit: UnitId) -> Result<WorkReport, ClientError> {
+        self.ask(Query::WorkShow { unit }).await
+    }
+
+    /// Cancels a durable unit; gives what has become of it. One that has ended stays as it is.
+    pub async fn work_cancel(self, unit: UnitId) -> Result<WorkReport, ClientError> {
+        let cancel = Frame::cbor(FrameType::Cancel, 0, &Cancel { unit });
+        only(self.say(&cancel, "cancellation").await?).await
+    }
+
+    /// Forgets these durable units, at most [`MAX_RELEASED`](workmesh_proto::wire::query::MAX_RELEASED); one that has not ended is
+    /// cancelled first.
+    pub async fn work_release(self, units: Vec<UnitId>) -> Result<ReleaseReport, ClientError> {
+        let query = Query::WorkRelease {
+            units,
+            all: false,
+            older_than_ms: None,
+        };
+        self.ask(query).await
+    }
+
+    /// Forgets all durable units that have ended, at least `older_than_ms` milliseconds ago.
+    pub async fn work_release_all(self, older_than_ms: Option<u64>) -> Result<ReleaseReport, ClientError> {
+        let query = Query::WorkRelease {
+            units: Vec::new(),
+            all: true,
+            older_than_ms,
+        };
+        self.ask(query).await
     }
 
     /// Asks for the way to `node`; the hops are read one by one as they are found.
@@ -106,28 +139,63 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
         frame.encode(&mut sender.outgoing);
         sender.flush().await?;
-        Ok((sender, UnitReceiver::new(reader)))
+        let unit = if submit.durable {
+            OriginUnit::durable()
+        } else {
+            OriginUnit::new()
+        };
+        Ok((sender, UnitReceiver::new(reader, unit)))
+    }
+
+    /// Opens the rest of a durable unit: one half takes its cancellation, the other yields what is left from the position that `attach`
+    /// names. Dropping both leaves the unit running.
+    pub async fn attach(
+        self,
+        attach: &Attach,
+    ) -> Result<(UnitSender<WriteHalf<S>>, UnitReceiver<ReadHalf<S>>), ClientError> {
+        let (reader, writer) = tokio::io::split(self.stream);
+        let mut sender = UnitSender::attached(writer, attach);
+        sender.flush().await?;
+        Ok((sender, UnitReceiver::new(reader, OriginUnit::attached(attach))))
     }
 
     async fn ask<T: DeserializeOwned>(self, query: Query) -> Result<T, ClientError> {
-        let mut answers = self.question(&query).await?;
-        match answers.next().await? {
-            Some(body) => Ok(codec::decode(&body)?),
-            None => Err(ClientError::Broken(
-                "the node closed the connection without an answer",
-            )),
-        }
+        only(self.question(&query).await?).await
     }
 
-    async fn question(mut self, query: &Query) -> Result<Answers<S>, ClientError> {
+    async fn rows<T: DeserializeOwned>(self, query: &Query) -> Result<Vec<T>, ClientError> {
+        let mut answers = self.question(query).await?;
+        let mut rows = Vec::new();
+        while let Some(body) = answers.next().await? {
+            rows.extend(codec::decode::<Vec<T>>(&body)?);
+        }
+        Ok(rows)
+    }
+
+    async fn question(self, query: &Query) -> Result<Answers<S>, ClientError> {
+        let frame = Frame::cbor(FrameType::Query, 0, query);
+        self.say(&frame, "question").await
+    }
+
+    async fn say(mut self, frame: &Frame, what: &'static str) -> Result<Answers<S>, ClientError> {
         let mut outgoing = BytesMut::new();
-        Frame::cbor(FrameType::Query, 0, query).encode(&mut outgoing);
+        frame.encode(&mut outgoing);
         self.stream.write_all(&outgoing).await?;
         self.stream.flush().await?;
         Ok(Answers {
             frames: FrameStream::new(self.stream),
-            what: "question",
+            what,
         })
+    }
+}
+
+/// The only reply.
+async fn only<S: AsyncRead + Unpin, T: DeserializeOwned>(mut answers: Answers<S>) -> Result<T, ClientError> {
+    match answers.next().await? {
+        Some(body) => Ok(codec::decode(&body)?),
+        None => Err(ClientError::Broken(
+            "the node closed the connection without an answer",
+        )),
     }
 }
 
@@ -186,6 +254,17 @@ pub struct UnitSender<W> {
 }
 
 impl<W: AsyncWrite + Unpin> UnitSender<W> {
+    /// A half whose first frame is not sent yet: it goes out with the next call.
+    fn attached(writer: W, attach: &Attach) -> Self {
+        let mut outgoing = BytesMut::new();
+        Frame::cbor(FrameType::Attach, 0, attach).encode(&mut outgoing);
+        Self {
+            writer,
+            outgoing,
+            unit: attach.unit,
+        }
+    }
+
     /// Sends a piece of the payload of any length.
     pub async fn payload(&mut self, mut piece: Bytes) -> Result<(), ClientError> {
         self.flush().await?;
@@ -210,7 +289,8 @@ impl<W: AsyncWrite + Unpin> UnitSender<W> {
         self.flush().await
     }
 
-    async fn flush(&mut self) -> Result<(), ClientError> {
+    /// Sends what earlier calls have left.
+    pub async fn flush(&mut self) -> Result<(), ClientError> {
         while !self.outgoing.is_empty() {
             if self.writer.write_buf(&mut self.outgoing).await? == 0 {
                 return Err(io::Error::from(io::ErrorKind::WriteZero).into());
@@ -229,16 +309,37 @@ pub struct UnitReceiver<R> {
     unit: OriginUnit,
 }
 
+impl<S: AsyncRead + AsyncWrite> UnitReceiver<ReadHalf<S>> {
+    /// Goes on over another connection with a unit that [is resumable](Self::is_resumable). Nothing is sent before the first call of
+    /// the half that this returns, such as its [`flush`](UnitSender::flush).
+    pub fn resume(&mut self, unit: UnitId, client: Client<S>) -> UnitSender<WriteHalf<S>> {
+        let (reader, writer) = tokio::io::split(client.stream);
+        self.reader = reader;
+        self.items = ItemReader::new();
+        UnitSender::attached(writer, &self.unit.resume(unit))
+    }
+}
+
 impl<R: AsyncRead + Unpin> UnitReceiver<R> {
-    fn new(reader: R) -> Self {
+    fn new(reader: R, unit: OriginUnit) -> Self {
         Self {
             reader,
             items: ItemReader::new(),
-            unit: OriginUnit::new(),
+            unit,
         }
     }
 
-    /// What comes next. After a refusal or an EOF nothing does, and the conversation may be dropped.
+    /// Whether a broken connection is no end: the unit is durable, stored and not known to have ended.
+    pub fn is_resumable(&self) -> bool {
+        self.unit.is_resumable()
+    }
+
+    /// What has arrived so far.
+    pub fn position(&self) -> Position {
+        self.unit.position()
+    }
+
+    /// What comes next. After a refusal, an EOF or word that there is none yet nothing does, and the conversation may be dropped.
     ///
     /// May be dropped while it waits, without loss. Fails if the stream ends before the unit does, or if what arrives
     /// is not one well-formed conversation.
@@ -354,6 +455,22 @@ pub enum ClientError {
         /// What was under way.
         after: &'static str,
     },
+}
+
+impl ClientError {
+    /// Whether the node went away, or was not there: it may be back later.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::NoNode(_) | Self::Connect { .. } | Self::Broken(_) | Self::Io(_) => true,
+            Self::NotAllowed(_)
+            | Self::TooLong
+            | Self::Fault(_)
+            | Self::Frame(_)
+            | Self::Unit(_)
+            | Self::Codec(_)
+            | Self::Unexpected { .. } => false,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use workmesh_proto::NodeId;
 use workmesh_proto::unit::ResponseTally;
+use workmesh_proto::wire::durable::{Started, Stored};
 use workmesh_proto::wire::frame::{Frame, FrameReader, FrameType, LAST_PIECE};
 use workmesh_proto::wire::unit::{Accepted, Eof, Kind, Submit};
+use workmesh_proto::{NodeId, UnitId};
 
 use super::client::Client;
 
@@ -30,7 +31,7 @@ pub(crate) fn pair(pipe_bytes: usize) -> (Client<DuplexStream>, Scripted) {
 /// A unit without parameters.
 pub(crate) fn submit(directive: &str) -> Submit {
     Submit {
-        unit: workmesh_proto::UnitId(uuid::Uuid::now_v7()),
+        unit: UnitId(uuid::Uuid::now_v7()),
         directive: directive.into(),
         to: None,
         payload_bytes: None,
@@ -45,6 +46,24 @@ pub(crate) fn submit(directive: &str) -> Submit {
 }
 
 impl Scripted {
+    /// The same node on another connection, back with what it has said on the `earlier` one, which is closed.
+    pub(crate) fn back(self, earlier: Self) -> Self {
+        Self {
+            tally: earlier.tally,
+            ..self
+        }
+    }
+
+    /// Says that the unit is stored.
+    pub(crate) async fn store(&mut self, unit: UnitId) {
+        self.say_cbor(FrameType::Stored, &Stored { unit }).await;
+    }
+
+    /// Says that the unit's function begins.
+    pub(crate) async fn start(&mut self) {
+        self.say_cbor(FrameType::Started, &Started {}).await;
+    }
+
     /// The next frame of the client; `None` once it has gone.
     pub(crate) async fn next(&mut self) -> Option<Frame> {
         loop {

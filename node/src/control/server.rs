@@ -131,6 +131,16 @@ impl Control {
                 }
             }
             Query::Trace { node } => self.trace(node, writer).await?,
+            Query::Work(_) | Query::WorkShow { .. } | Query::WorkRelease { .. } => {
+                let message = "this node keeps no durable units".to_owned();
+                writer.put(
+                    FrameType::Fault,
+                    &Fault {
+                        kind: Kind::NoSuchUnit,
+                        message,
+                    },
+                );
+            }
         }
         Ok(())
     }

@@ -228,7 +228,16 @@ async fn next_of_session(machine: &mut OriginUnit, receiver: &mut FrameReceiver)
         match machine.handle_item(item) {
             Ok(Some(OriginEvent::Piece(piece))) => return UnitEvent::Piece(piece),
             Ok(Some(OriginEvent::Eof(eof))) => return UnitEvent::Eof(eof),
-            Ok(Some(OriginEvent::Accepted(_) | OriginEvent::Refused(_)) | None) => {}
+            Ok(
+                Some(
+                    OriginEvent::Accepted(_)
+                    | OriginEvent::Refused(_)
+                    | OriginEvent::Stored(_)
+                    | OriginEvent::Started(_)
+                    | OriginEvent::Unfinished(_),
+                )
+                | None,
+            ) => {}
             Err(fault) => {
                 receiver.stop();
                 let eof = machine.end(fault.kind(), fault.to_string());

@@ -376,7 +376,16 @@ impl Units {
                     return Offer::Accepted(Box::new(SubmittedUnit { payload, events }));
                 }
                 Ok(Some(OriginEvent::Refused(refused))) => return Offer::Refused(refused),
-                Ok(Some(OriginEvent::Piece(_) | OriginEvent::Eof(_)) | None) => {}
+                Ok(
+                    Some(
+                        OriginEvent::Piece(_)
+                        | OriginEvent::Eof(_)
+                        | OriginEvent::Stored(_)
+                        | OriginEvent::Started(_)
+                        | OriginEvent::Unfinished(_),
+                    )
+                    | None,
+                ) => {}
                 Err(fault) => {
                     let message = format!("{node} broke the protocol: {fault}");
                     return Offer::Refused(Refused {

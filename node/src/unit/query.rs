@@ -34,7 +34,12 @@ pub(super) fn answer(units: &Units, query: &Query, sender: &mut FrameSender) {
                 next_hop: next_hop(units, node),
             },
         ),
-        Query::Ping { node: Some(_) } | Query::Status {} | Query::Workers {} => {
+        Query::Ping { node: Some(_) }
+        | Query::Status {}
+        | Query::Workers {}
+        | Query::Work(_)
+        | Query::WorkShow { .. }
+        | Query::WorkRelease { .. } => {
             let message = "this question is answered on the control socket only".to_owned();
             sender.put(
                 FrameType::Fault,

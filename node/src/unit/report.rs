@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use workmesh_proto::wire::unit::{Kind, Outcome};
 use workmesh_proto::{NodeId, UnitId};
 
 /// How a node is: the answer to a ping.
@@ -173,6 +174,81 @@ pub struct HopReport {
 pub struct NextHop {
     /// The neighbour.
     pub next_hop: Option<NodeId>,
+}
+
+/// A durable unit, as its origin knows it: a row of a list, or the answer to a question about one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkReport {
+    /// Which unit.
+    pub unit: UnitId,
+    /// What it asks for.
+    pub directive: String,
+    /// `waiting`, `accepted`, `running` or `ended`.
+    pub state: String,
+    /// Why it waits; empty if it does not.
+    #[serde(default)]
+    pub reason: String,
+    /// How it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Why it ended so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
+    /// The end's message, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The node that runs or ran it, if one has accepted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executor: Option<NodeId>,
+    /// The node that its submitter chose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<NodeId>,
+    /// How often it was given to an executor that may have run it; above 1 only for idempotent ones.
+    pub attempt: u32,
+    /// When it was stored.
+    pub submitted: Timestamp,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
+    /// When it ends at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// Bytes of its payload.
+    pub payload_bytes: u64,
+    /// Responses begun that are on the origin's disk.
+    pub responses: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Whether running it twice does no harm, as its submitter or its worker says.
+    pub idempotent: bool,
+    /// Whether somebody has asked to cancel it.
+    pub cancel_requested: bool,
+    /// Whether its executor was told that it may forget the unit, or there is none to tell.
+    pub released: bool,
+    /// What happened to it, in order; only in the answer about a single unit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<WorkEvent>,
+}
+
+/// Something that happened to a durable unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkEvent {
+    /// When.
+    pub at: Timestamp,
+    /// What, in one line.
+    pub what: String,
+}
+
+/// The answer to a release of durable units.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseReport {
+    /// Units that were forgotten.
+    pub released: u64,
+    /// Units that stay because they have not ended.
+    pub running: u64,
+    /// Of the units that the question names, those that the node does not know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<UnitId>,
 }
 
 fn is_zero(count: &u64) -> bool {

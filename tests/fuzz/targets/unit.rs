@@ -28,6 +28,9 @@ fuzz_target!(|input: &[u8]| {
                     assert_eq!(answers, 0);
                     ends += 1;
                 }
+                OriginEvent::Stored(_) | OriginEvent::Started(_) | OriginEvent::Unfinished(_) => {
+                    unreachable!("the unit is not durable");
+                }
                 OriginEvent::Eof(eof) => {
                     assert_eq!(answers, 1);
                     assert_eq!(

@@ -43,6 +43,9 @@ pub enum UnitFault {
     /// A success whose latest response was not completed.
     #[error("success although response {0} is incomplete")]
     OpenResponse(u64),
+    /// A response that was seen in part is over before that part is.
+    #[error("response {0} is shorter than what arrived of it before")]
+    Shorter(u64),
     /// What arrived is not what was sent.
     #[error(
         "{responses} responses of {bytes} bytes arrived where {sent_responses} of {sent_bytes} bytes were sent, \

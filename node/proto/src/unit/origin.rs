@@ -5,7 +5,9 @@ use bytes::Buf;
 
 use super::fault::UnitFault;
 use super::tally::ResponseTally;
+use crate::id::UnitId;
 use crate::wire::codec;
+use crate::wire::durable::{Attach, Position, Started, Stored, Unfinished};
 use crate::wire::frame::{Frame, FrameError, FrameType, LAST_PIECE, SERIAL_BYTES};
 use crate::wire::items::{Item, Piece};
 use crate::wire::unit::{Accepted, Eof, Kind, Outcome, Refused, cut};
@@ -13,7 +15,7 @@ use crate::wire::unit::{Accepted, Eof, Kind, Outcome, Refused, cut};
 /// What a frame of the executor means for the submitter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OriginEvent {
-    /// The executor has taken the unit.
+    /// The executor has taken the unit. A durable one may be taken several times, by several executors.
     Accepted(Accepted),
     /// The executor has not taken the unit: it may be offered to another one. Nothing follows.
     Refused(Refused),
@@ -21,32 +23,139 @@ pub enum OriginEvent {
     Piece(Piece),
     /// The end, complete and consistent with all that came before. Nothing follows.
     Eof(Eof),
+    /// A durable unit is on its origin's disk.
+    Stored(Stored),
+    /// A durable unit's function begins to run.
+    Started(Started),
+    /// All there is of a durable unit was seen, and it has not ended. Nothing follows.
+    Unfinished(Unfinished),
 }
 
 /// The checks on one unit's conversation, from the submitter's side.
 ///
 /// After a fault every further frame is refused; the caller turns the fault into the unit's end with
 /// `unit.end(fault.kind(), fault.to_string())`.
+///
+/// A durable unit outlives its conversations: [`resume`](Self::resume) goes on with it over another one, from where this one broke.
 #[derive(Debug)]
 pub struct OriginUnit {
     state: State,
+    talk: Talk,
     tally: ResponseTally,
+    before: Before,
+    /// Bytes of the incomplete response that were seen.
+    in_response: u64,
+    /// Of these, bytes that come again and are passed over.
+    again: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Opening,
-    Accepted,
+    Open,
     Broken,
     Ended,
+}
+
+/// What the conversation is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Talk {
+    /// A unit that ends with its conversation.
+    Plain,
+    /// The submission of a durable unit.
+    Durable,
+    /// The rest of a durable unit.
+    Attached { follow: bool },
+}
+
+/// What is known of the responses before the first one that is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    /// There are none.
+    Nothing,
+    /// How many bytes they have.
+    Length,
+    /// How many there are.
+    Count,
 }
 
 impl OriginUnit {
     /// A unit that was submitted and not yet answered.
     pub fn new() -> Self {
+        Self::talk(Talk::Plain)
+    }
+
+    /// A durable unit that was submitted over a control socket and not yet answered: stored or refused first, then given to
+    /// executors as often as it takes.
+    pub fn durable() -> Self {
+        Self::talk(Talk::Durable)
+    }
+
+    /// A durable unit that its client attaches to. What came before the position that `attach` names is not compared with
+    /// the end, as far as it is not known.
+    pub fn attached(attach: &Attach) -> Self {
+        let position = Position {
+            responses: attach.responses,
+            bytes: attach.bytes.unwrap_or(0),
+        };
+        let before = match attach.bytes {
+            _ if position == Position::default() => Before::Nothing,
+            Some(_) => Before::Length,
+            None => Before::Count,
+        };
+        Self {
+            tally: ResponseTally::after(position),
+            before,
+            ..Self::talk(Talk::Attached {
+                follow: attach.follow,
+            })
+        }
+    }
+
+    fn talk(talk: Talk) -> Self {
         Self {
             state: State::Opening,
+            talk,
             tally: ResponseTally::new(),
+            before: Before::Nothing,
+            in_response: 0,
+            again: 0,
+        }
+    }
+
+    /// Whether [`resume`](Self::resume) can go on after the connection broke: the unit is durable, stored and not known to have ended.
+    pub fn is_resumable(&self) -> bool {
+        match self.state {
+            State::Broken | State::Ended => false,
+            State::Opening => matches!(self.talk, Talk::Attached { .. }),
+            State::Open => self.talk != Talk::Plain,
+        }
+    }
+
+    /// Goes on with a [resumable](Self::is_resumable) unit over another connection, whose first frame is the one returned: nothing is
+    /// missed, and nothing comes out twice.
+    pub fn resume(&mut self, unit: UnitId) -> Attach {
+        let follow = self.talk != Talk::Attached { follow: false };
+        if self.is_resumable() {
+            self.state = State::Opening;
+            self.talk = Talk::Attached { follow };
+        }
+        let position = self.position();
+        let exact = self.before != Before::Count;
+        self.again = if exact { 0 } else { self.in_response };
+        Attach {
+            unit,
+            responses: position.responses,
+            bytes: exact.then_some(position.bytes),
+            follow,
+        }
+    }
+
+    /// What has arrived so far; without the bytes before the first response seen, if their number is not known.
+    pub fn position(&self) -> Position {
+        Position {
+            responses: self.tally.responses() - u64::from(self.tally.is_open()),
+            bytes: self.tally.bytes(),
         }
     }
 
@@ -55,9 +164,9 @@ impl OriginUnit {
         let event = match item {
             Item::Frame(frame) => return self.handle_frame(frame),
             Item::Response { piece, .. } => self.on_piece(piece),
-            Item::Payload { .. } => self.on_unexpected(FrameType::Payload),
+            Item::Payload { .. } => self.on_unexpected(FrameType::Payload).map(Some),
         };
-        event.map(Some).map_err(|fault| self.broken(fault))
+        event.map_err(|fault| self.broken(fault))
     }
 
     /// Takes a whole frame. `None`: nothing to report, such as for a type that this version does not know.
@@ -67,20 +176,27 @@ impl OriginUnit {
         };
         let event = match kind {
             FrameType::Response => self.on_response(frame),
-            FrameType::Accepted => self.on_accepted(&frame.body),
-            FrameType::Refused => self.on_refused(&frame.body),
-            FrameType::Eof => self.on_eof(&frame.body),
-            _ => self.on_unexpected(kind),
+            FrameType::Accepted => self.on_accepted(&frame.body).map(Some),
+            FrameType::Refused => self.on_refused(&frame.body).map(Some),
+            FrameType::Eof => self.on_eof(&frame.body).map(Some),
+            FrameType::Stored => self.on_stored(&frame.body).map(Some),
+            FrameType::Started => self.on_started(&frame.body).map(Some),
+            FrameType::Unfinished => self.on_unfinished(&frame.body).map(Some),
+            _ => self.on_unexpected(kind).map(Some),
         };
-        event.map(Some).map_err(|fault| self.broken(fault))
+        event.map_err(|fault| self.broken(fault))
     }
 
-    /// The executor's side of the stream is finished, reset or out of reach. Gives the unit's end, if it had none.
+    /// The executor's side of the stream is finished, reset or out of reach. Gives the unit's end, if it had none; for a
+    /// [resumable](Self::is_resumable) unit that is no end.
     pub fn handle_stream_end(&mut self) -> Option<Eof> {
+        if self.is_resumable() {
+            return None;
+        }
         match self.state {
             State::Broken => self.end(Kind::Protocol, "the executor broke the protocol"),
             State::Opening => self.end(Kind::NodeLost, "the executor was lost before it answered"),
-            State::Accepted => self.end(Kind::NodeLost, "the executor was lost while the unit ran"),
+            State::Open => self.end(Kind::NodeLost, "the executor was lost while the unit ran"),
             State::Ended => None,
         }
     }
@@ -99,7 +215,7 @@ impl OriginUnit {
         })
     }
 
-    /// Whether the unit has its end: an EOF, a refusal, or what [`end`](Self::end) gave.
+    /// Whether nothing follows: an EOF came, a refusal, word that the unit has not ended yet, or [`end`](Self::end) gave an end.
     pub fn ended(&self) -> bool {
         self.state == State::Ended
     }
@@ -116,6 +232,7 @@ impl OriginUnit {
         fault
     }
 
+    /// Fails unless the conversation has come as far as `state`.
     fn expect(&self, state: State, kind: FrameType) -> Result<(), UnitFault> {
         if self.state == state {
             Ok(())
@@ -124,18 +241,59 @@ impl OriginUnit {
         }
     }
 
+    /// Fails unless the unit was taken, or stored if it is durable. A client that attaches need not be told that again.
+    fn expect_open(&mut self, kind: FrameType) -> Result<(), UnitFault> {
+        if self.state == State::Opening && matches!(self.talk, Talk::Attached { .. }) {
+            self.state = State::Open;
+        }
+        self.expect(State::Open, kind)
+    }
+
     fn on_unexpected(&self, kind: FrameType) -> Result<OriginEvent, UnitFault> {
         match self.state {
-            State::Opening | State::Accepted => Err(UnitFault::Unexpected(kind)),
+            State::Opening | State::Open => Err(UnitFault::Unexpected(kind)),
             State::Broken | State::Ended => Err(UnitFault::AfterEnd),
         }
     }
 
+    fn on_stored(&mut self, body: &[u8]) -> Result<OriginEvent, UnitFault> {
+        if self.talk == Talk::Plain {
+            return self.on_unexpected(FrameType::Stored);
+        }
+        self.expect(State::Opening, FrameType::Stored)?;
+        let stored = decode(FrameType::Stored, body)?;
+        self.state = State::Open;
+        Ok(OriginEvent::Stored(stored))
+    }
+
     fn on_accepted(&mut self, body: &[u8]) -> Result<OriginEvent, UnitFault> {
-        self.expect(State::Opening, FrameType::Accepted)?;
+        if self.talk == Talk::Plain {
+            self.expect(State::Opening, FrameType::Accepted)?;
+        } else {
+            self.expect_open(FrameType::Accepted)?;
+        }
         let accepted = decode(FrameType::Accepted, body)?;
-        self.state = State::Accepted;
+        self.state = State::Open;
         Ok(OriginEvent::Accepted(accepted))
+    }
+
+    fn on_started(&mut self, body: &[u8]) -> Result<OriginEvent, UnitFault> {
+        if self.talk == Talk::Plain {
+            return self.on_unexpected(FrameType::Started);
+        }
+        self.expect_open(FrameType::Started)?;
+        decode(FrameType::Started, body).map(OriginEvent::Started)
+    }
+
+    fn on_unfinished(&mut self, body: &[u8]) -> Result<OriginEvent, UnitFault> {
+        if self.talk != (Talk::Attached { follow: false }) {
+            return self.on_unexpected(FrameType::Unfinished);
+        }
+        self.expect_open(FrameType::Unfinished)?;
+        let mut unfinished: Unfinished = decode(FrameType::Unfinished, body)?;
+        cut(&mut unfinished.reason);
+        self.state = State::Ended;
+        Ok(OriginEvent::Unfinished(unfinished))
     }
 
     fn on_refused(&mut self, body: &[u8]) -> Result<OriginEvent, UnitFault> {
@@ -146,7 +304,7 @@ impl OriginUnit {
         Ok(OriginEvent::Refused(refused))
     }
 
-    fn on_response(&mut self, frame: Frame) -> Result<OriginEvent, UnitFault> {
+    fn on_response(&mut self, frame: Frame) -> Result<Option<OriginEvent>, UnitFault> {
         let mut data = frame.body;
         if data.len() < SERIAL_BYTES {
             return Err(FrameError::NoSerial { length: data.len() }.into());
@@ -156,41 +314,72 @@ impl OriginUnit {
         self.on_piece(Piece { serial, data, last })
     }
 
-    fn on_piece(&mut self, piece: Piece) -> Result<OriginEvent, UnitFault> {
-        self.expect(State::Accepted, FrameType::Response)?;
+    fn on_piece(&mut self, mut piece: Piece) -> Result<Option<OriginEvent>, UnitFault> {
+        self.expect_open(FrameType::Response)?;
         let (expected, found) = (self.tally.next_serial(), piece.serial);
         if found != expected {
             return Err(UnitFault::Serial { expected, found });
         }
+        if self.again > 0 {
+            let known = self.again.min(piece.data.len() as u64);
+            piece.data.advance(known as usize);
+            self.again -= known;
+            if piece.last && self.again > 0 {
+                return Err(UnitFault::Shorter(found));
+            }
+            if piece.data.is_empty() && !piece.last {
+                return Ok(None);
+            }
+        }
         self.tally.add(&piece.data, piece.last);
-        Ok(OriginEvent::Piece(piece))
+        self.in_response = match piece.last {
+            true => 0,
+            false => self.in_response + piece.data.len() as u64,
+        };
+        Ok(Some(OriginEvent::Piece(piece)))
     }
 
     fn on_eof(&mut self, body: &[u8]) -> Result<OriginEvent, UnitFault> {
-        self.expect(State::Accepted, FrameType::Eof)?;
+        self.expect_open(FrameType::Eof)?;
         let mut eof: Eof = decode(FrameType::Eof, body)?;
         cut(&mut eof.message);
-        let succeeded = eof.outcome == Outcome::Succeeded;
         if eof.kind != Kind::Unknown && eof.kind.outcome() != eof.outcome {
             return Err(UnitFault::Contradiction {
                 outcome: eof.outcome,
                 kind: eof.kind,
             });
         }
+        self.compare(&eof)?;
+        self.state = State::Ended;
+        Ok(OriginEvent::Eof(eof))
+    }
+
+    /// Whether the end fits what arrived. A durable unit that did not succeed may have left less than a client saw of it before its
+    /// connection broke.
+    fn compare(&self, eof: &Eof) -> Result<(), UnitFault> {
+        let succeeded = eof.outcome == Outcome::Succeeded;
         if succeeded && self.tally.is_open() {
             return Err(UnitFault::OpenResponse(self.tally.responses()));
         }
-        let arrived = (self.tally.responses(), self.tally.bytes(), self.tally.digest());
-        if (eof.responses, eof.bytes, eof.digest) != arrived {
-            return Err(UnitFault::Mismatch {
+        if !succeeded && matches!(self.talk, Talk::Attached { .. }) {
+            return Ok(());
+        }
+        let (responses, bytes) = (self.tally.responses(), self.tally.bytes());
+        let fits = match self.before {
+            Before::Nothing => eof.bytes == bytes && eof.digest == self.tally.digest(),
+            Before::Length => eof.bytes == bytes,
+            Before::Count => eof.bytes >= bytes,
+        };
+        if fits && eof.responses == responses {
+            Ok(())
+        } else {
+            Err(UnitFault::Mismatch {
                 sent_responses: eof.responses,
                 sent_bytes: eof.bytes,
-                responses: arrived.0,
-                bytes: arrived.1,
-            });
+                responses,
+                bytes,
+            })
         }
-        self.state = State::Ended;
-        Ok(OriginEvent::Eof(eof))
     }
 }
 
@@ -205,349 +394,4 @@ fn decode<T: serde::de::DeserializeOwned>(kind: FrameType, body: &[u8]) -> Resul
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use bytes::{Bytes, BytesMut};
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::id::NodeId;
-    use crate::unit::ExecutorUnit;
-    use crate::wire::frame::{FrameReader, encode_response_prefix};
-    use crate::wire::items::ItemReader;
-    use crate::wire::unit::{Cancel, MAX_MESSAGE_BYTES};
-
-    #[test]
-    fn unit_is_accepted_answered_and_ended() {
-        let mut unit = accepted();
-        let piece = Piece {
-            serial: 1,
-            data: "x".into(),
-            last: true,
-        };
-        assert_eq!(
-            unit.handle_frame(response(1, "x", true)),
-            Ok(Some(OriginEvent::Piece(piece)))
-        );
-        let eof = eof_after(&[("x", true)], Kind::Ok);
-        assert!(!unit.ended());
-        assert_eq!(
-            unit.handle_frame(Frame::cbor(FrameType::Eof, 0, &eof)),
-            Ok(Some(OriginEvent::Eof(eof)))
-        );
-        assert!(unit.ended());
-        assert_eq!(unit.handle_stream_end(), None);
-    }
-
-    #[test]
-    fn refusal_is_the_end_of_the_conversation() {
-        let mut unit = OriginUnit::new();
-        let refused = Refused {
-            kind: Kind::Busy,
-            message: "m".repeat(MAX_MESSAGE_BYTES + 1),
-        };
-        let Ok(Some(OriginEvent::Refused(seen))) =
-            unit.handle_frame(Frame::cbor(FrameType::Refused, 0, &refused))
-        else {
-            panic!("the refusal was not seen");
-        };
-        assert_eq!((seen.kind, seen.message.len()), (Kind::Busy, MAX_MESSAGE_BYTES));
-        assert!(unit.ended());
-        assert_eq!(unit.handle_stream_end(), None);
-        assert_eq!(unit.handle_frame(accept()), Err(UnitFault::AfterEnd));
-    }
-
-    #[test]
-    fn nothing_comes_before_the_answer() {
-        let eof = Frame::cbor(FrameType::Eof, 0, &eof_after(&[], Kind::Ok));
-        for (early, kind) in [
-            (response(1, "x", true), FrameType::Response),
-            (eof, FrameType::Eof),
-        ] {
-            let mut unit = OriginUnit::new();
-            assert_eq!(unit.handle_frame(early), Err(UnitFault::Unexpected(kind)));
-            assert_eq!(unit.handle_stream_end().map(|e| e.kind), Some(Kind::Protocol));
-        }
-    }
-
-    #[test]
-    fn answer_comes_once() {
-        let refused = Refused {
-            kind: Kind::Busy,
-            message: String::new(),
-        };
-        let refused = Frame::cbor(FrameType::Refused, 0, &refused);
-        for (again, kind) in [(accept(), FrameType::Accepted), (refused, FrameType::Refused)] {
-            assert_eq!(accepted().handle_frame(again), Err(UnitFault::Unexpected(kind)));
-        }
-    }
-
-    #[test]
-    fn frames_that_only_a_submitter_sends_are_faults() {
-        let cancel = Cancel {
-            unit: crate::UnitId(uuid::Uuid::nil()),
-        };
-        let cancel = Frame::cbor(FrameType::Cancel, 0, &cancel);
-        assert_eq!(
-            accepted().handle_frame(cancel),
-            Err(UnitFault::Unexpected(FrameType::Cancel))
-        );
-        let payload = Item::Payload {
-            unit: 0,
-            data: Bytes::new(),
-        };
-        assert_eq!(
-            accepted().handle_item(payload),
-            Err(UnitFault::Unexpected(FrameType::Payload))
-        );
-    }
-
-    #[test]
-    fn unknown_frame_types_are_skipped_at_any_point() {
-        let unknown = || Frame {
-            kind: 0x7f,
-            flags: 0xff,
-            unit: 9,
-            body: "newer".into(),
-        };
-        let mut unit = OriginUnit::new();
-        assert_eq!(unit.handle_frame(unknown()), Ok(None));
-        unit.handle_frame(accept()).unwrap();
-        assert_eq!(unit.handle_frame(unknown()), Ok(None));
-        unit.end(Kind::Cancelled, "");
-        assert_eq!(unit.handle_frame(unknown()), Ok(None));
-    }
-
-    #[test]
-    fn serials_rise_by_one_and_pieces_stay_together() {
-        type Case<'a> = (&'a [(u64, bool)], Option<(u64, u64)>);
-        let cases: [Case<'_>; 7] = [
-            (&[(1, true), (2, false), (2, false), (2, true), (3, true)], None),
-            (&[(0, true)], Some((1, 0))),
-            (&[(2, true)], Some((1, 2))),
-            (&[(1, true), (1, true)], Some((2, 1))),
-            (&[(1, true), (3, true)], Some((2, 3))),
-            (&[(1, false), (2, true)], Some((1, 2))),
-            (&[(1, true), (u64::MAX, true)], Some((2, u64::MAX))),
-        ];
-        for (pieces, fault) in cases {
-            let mut unit = accepted();
-            let result = pieces
-                .iter()
-                .try_for_each(|(serial, last)| unit.handle_frame(response(*serial, "x", *last)).map(drop));
-            let expected = fault.map(|(expected, found)| UnitFault::Serial { expected, found });
-            assert_eq!(result.err(), expected, "{pieces:?}");
-        }
-    }
-
-    #[test]
-    fn end_that_does_not_match_what_arrived_is_a_fault() {
-        let good = eof_after(&[("x", true)], Kind::Ok);
-        let wrong = [
-            Eof {
-                responses: 2,
-                ..good.clone()
-            },
-            Eof {
-                bytes: 0,
-                ..good.clone()
-            },
-            Eof {
-                digest: good.digest ^ 1,
-                ..good.clone()
-            },
-        ];
-        for eof in wrong {
-            let mut unit = accepted();
-            unit.handle_frame(response(1, "x", true)).unwrap();
-            let fault = unit
-                .handle_frame(Frame::cbor(FrameType::Eof, 0, &eof))
-                .unwrap_err();
-            assert!(matches!(fault, UnitFault::Mismatch { .. }));
-            let again = unit.handle_frame(Frame::cbor(FrameType::Eof, 0, &good));
-            assert_eq!(again, Err(UnitFault::AfterEnd));
-            let end = unit.end(fault.kind(), fault.to_string()).unwrap();
-            assert_eq!(
-                (end.outcome, end.kind, end.bytes),
-                (Outcome::Failed, Kind::Protocol, 1)
-            );
-        }
-    }
-
-    #[test]
-    fn success_needs_complete_responses_and_failure_does_not() {
-        let pieces = [("half", false)];
-        for kind in [Kind::Ok, Kind::Panic] {
-            let mut unit = accepted();
-            unit.handle_frame(response(1, "half", false)).unwrap();
-            let mut eof = eof_after(&pieces, Kind::Panic);
-            (eof.kind, eof.outcome) = (kind, kind.outcome());
-            let result = unit.handle_frame(Frame::cbor(FrameType::Eof, 0, &eof));
-            let fault = (kind == Kind::Ok).then_some(UnitFault::OpenResponse(1));
-            assert_eq!(result.err(), fault);
-        }
-    }
-
-    #[test]
-    fn outcome_and_kind_must_agree_unless_the_kind_is_newer() {
-        let end = |outcome, kind| {
-            let eof = Eof {
-                outcome,
-                ..eof_after(&[], kind)
-            };
-            accepted().handle_frame(Frame::cbor(FrameType::Eof, 0, &eof))
-        };
-        let (outcome, kind) = (Outcome::Succeeded, Kind::Panic);
-        assert_eq!(
-            end(outcome, kind),
-            Err(UnitFault::Contradiction { outcome, kind })
-        );
-        assert!(end(Outcome::Failed, Kind::Ok).is_err());
-        assert!(end(Outcome::Failed, Kind::Panic).is_ok());
-        assert!(end(Outcome::Expired, Kind::Unknown).is_ok());
-    }
-
-    #[test]
-    fn stream_that_ends_without_an_end_is_a_lost_unit() {
-        let mut unit = accepted();
-        unit.handle_frame(response(1, "x", true)).unwrap();
-        let end = unit.handle_stream_end().unwrap();
-        assert_eq!(
-            (end.outcome, end.kind, end.responses),
-            (Outcome::Lost, Kind::NodeLost, 1)
-        );
-        assert!(unit.ended());
-        assert_eq!(unit.handle_stream_end(), None);
-        assert_eq!(unit.end(Kind::Cancelled, ""), None);
-        assert_eq!(
-            OriginUnit::new().handle_stream_end().map(|e| e.kind),
-            Some(Kind::NodeLost)
-        );
-    }
-
-    #[test]
-    fn bodies_that_can_not_be_read_are_faults() {
-        for kind in [FrameType::Accepted, FrameType::Refused] {
-            let fault = OriginUnit::new().handle_frame(Frame::new(kind, 0, "\u{1}".into()));
-            assert!(matches!(fault, Err(UnitFault::Body { .. })), "{fault:?}");
-        }
-        let fault = accepted().handle_frame(Frame::new(FrameType::Eof, 0, Bytes::new()));
-        assert!(matches!(fault, Err(UnitFault::Body { .. })), "{fault:?}");
-        let fault = accepted().handle_frame(Frame::new(FrameType::Response, 0, "1234567".into()));
-        assert_eq!(fault, Err(UnitFault::Frame(FrameError::NoSerial { length: 7 })));
-    }
-
-    proptest! {
-        #[test]
-        fn what_the_executor_sends_arrives_however_it_is_cut(
-            pieces in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..400), any::<bool>()), 0..20),
-            cut in 1..2000usize,
-        ) {
-            let (bytes, eof) = conversation(&pieces);
-            let sent: Vec<u8> = pieces.iter().flat_map(|(data, _)| data.clone()).collect();
-
-            let (mut reader, mut unit, mut data) = (ItemReader::new(), OriginUnit::new(), Vec::new());
-            let mut end = None;
-            for at in (0..bytes.len()).step_by(cut) {
-                reader.feed(bytes.slice(at..bytes.len().min(at + cut)));
-                while let Some(item) = reader.next_item()? {
-                    match unit.handle_item(item)? {
-                        Some(OriginEvent::Piece(piece)) => data.extend_from_slice(&piece.data),
-                        Some(OriginEvent::Eof(eof)) => end = Some(eof),
-                        Some(OriginEvent::Accepted(_)) => prop_assert!(data.is_empty()),
-                        other => prop_assert!(false, "{:?}", other),
-                    }
-                }
-            }
-            prop_assert_eq!(&data, &sent);
-            prop_assert_eq!(end.as_ref(), Some(&eof));
-
-            let (mut reader, mut unit) = (FrameReader::new(), OriginUnit::new());
-            reader.feed(&bytes);
-            while let Some(frame) = reader.next_frame()? {
-                unit.handle_frame(frame)?;
-            }
-            prop_assert!(unit.ended());
-        }
-
-        #[test]
-        fn conversation_with_a_wrong_byte_or_a_missing_tail_never_succeeds(
-            pieces in prop::collection::vec((prop::collection::vec(any::<u8>(), 1..40), Just(true)), 1..5),
-            at in any::<prop::sample::Index>(),
-            missing in any::<bool>(),
-        ) {
-            let (bytes, _) = conversation(&pieces);
-            let head = encoded(&accept()).len();
-            let tail = bytes.len() - 1;
-            let at = head + at.index(tail - head);
-            let mut wrong = bytes.to_vec();
-            if missing {
-                wrong.truncate(at);
-            } else {
-                wrong[at] ^= 0x55;
-            }
-            let data: Vec<u8> = pieces.iter().flat_map(|(data, _)| data.clone()).collect();
-            let (mut reader, mut unit, mut seen) = (ItemReader::new(), OriginUnit::new(), Vec::new());
-            reader.feed(wrong.into());
-            while let Ok(Some(item)) = reader.next_item() {
-                match unit.handle_item(item) {
-                    Ok(Some(OriginEvent::Piece(piece))) => seen.extend_from_slice(&piece.data),
-                    Ok(Some(OriginEvent::Eof(_))) => prop_assert_eq!(&seen, &data),
-                    Ok(_) => {}
-                    Err(_) => break,
-                }
-            }
-        }
-    }
-
-    fn encoded(frame: &Frame) -> BytesMut {
-        let mut out = BytesMut::new();
-        frame.encode(&mut out);
-        out
-    }
-
-    /// All that an executor sends for these pieces; the last one ends its response.
-    fn conversation(pieces: &[(Vec<u8>, bool)]) -> (Bytes, Eof) {
-        let now = Instant::now();
-        let mut executor = ExecutorUnit::new(now);
-        let mut out = encoded(&accept());
-        for (index, (data, last)) in pieces.iter().enumerate() {
-            let last = *last || index + 1 == pieces.len();
-            let serial = executor.response_piece(data, last).unwrap();
-            encode_response_prefix(0, serial, last, data.len(), &mut out);
-            out.extend_from_slice(data);
-        }
-        let eof = executor.end(Kind::Ok, "", now).unwrap();
-        Frame::cbor(FrameType::Eof, 0, &eof).encode(&mut out);
-        (out.freeze(), eof)
-    }
-
-    fn accept() -> Frame {
-        let executor = NodeId::parse("node-b").unwrap();
-        Frame::cbor(FrameType::Accepted, 0, &Accepted { executor })
-    }
-
-    fn accepted() -> OriginUnit {
-        let mut unit = OriginUnit::new();
-        unit.handle_frame(accept()).unwrap();
-        unit
-    }
-
-    fn response(serial: u64, data: &str, last: bool) -> Frame {
-        let body = [&serial.to_be_bytes()[..], data.as_bytes()].concat();
-        Frame {
-            flags: if last { LAST_PIECE } else { 0 },
-            ..Frame::new(FrameType::Response, 0, body.into())
-        }
-    }
-
-    fn eof_after(pieces: &[(&str, bool)], kind: Kind) -> Eof {
-        let now = Instant::now();
-        let mut executor = ExecutorUnit::new(now);
-        for (data, last) in pieces {
-            executor.response_piece(data.as_bytes(), *last);
-        }
-        executor.end(kind, "", now).unwrap()
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ use std::hash::Hasher as _;
 
 use twox_hash::xxhash3_64::Hasher;
 
+use crate::wire::durable::Position;
 use crate::wire::unit::EMPTY_DIGEST;
 
 /// Running counts and XXH3-64 of the response bytes, in order.
@@ -23,11 +24,20 @@ impl ResponseTally {
         Self::default()
     }
 
+    /// What is before `position` was counted elsewhere; the digest is that of what is counted from here on.
+    pub fn after(position: Position) -> Self {
+        Self {
+            responses: position.responses,
+            bytes: position.bytes,
+            ..Self::default()
+        }
+    }
+
     /// Counts the next piece and answers with the serial of its response; `last` ends that response.
     pub fn add(&mut self, data: &[u8], last: bool) -> u64 {
         self.responses = self.next_serial();
         self.open = !last;
-        self.bytes += data.len() as u64;
+        self.bytes = self.bytes.saturating_add(data.len() as u64);
         if !data.is_empty() {
             self.hasher.get_or_insert_default().write(data);
         }
@@ -39,7 +49,7 @@ impl ResponseTally {
         if self.open {
             self.responses
         } else {
-            self.responses + 1
+            self.responses.saturating_add(1)
         }
     }
 

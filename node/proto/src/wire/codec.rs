@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
     use crate::id::{Cost, Incarnation, NodeId, UnitId};
-    use crate::wire::{link, query, unit};
+    use crate::wire::{durable, link, query, unit};
 
     /// Above the 4,096 bytes of ciborium's scratch buffer, where borrowed texts fail.
     const LONG: usize = 5000;
@@ -105,6 +105,27 @@ mod tests {
         round_trip(&query::Query::Status {});
         round_trip(&query::Query::Workers {});
         round_trip(&query::Query::Trace { node: longest_id() });
+        round_trip(&query::Query::Work(query::WorkFilter {
+            state: Some(long()),
+            directive: Some(long()),
+            node: Some(longest_id()),
+            since_ms: Some(u64::MAX),
+            limit: Some(u32::MAX),
+            after: Some(UnitId(Uuid::max())),
+        }));
+        round_trip(&query::Query::WorkShow {
+            unit: UnitId(Uuid::max()),
+        });
+        round_trip(&query::Query::WorkRelease {
+            units: vec![UnitId(Uuid::max()); query::MAX_RELEASED],
+            all: true,
+            older_than_ms: Some(u64::MAX),
+        });
+        round_trip(&durable::Returned { message: long() });
+        round_trip(&durable::Unfinished {
+            state: long(),
+            reason: long(),
+        });
         round_trip(&query::Fault {
             kind: unit::Kind::NoRoute,
             message: long(),
@@ -183,6 +204,13 @@ mod tests {
         let mut body = BytesMut::new();
         encode(&ping, &mut body);
         assert_eq!(decode(&body), Ok(query::Query::Ping { node: None }));
+        let work = Value::Map(vec![(Value::Text("work".into()), Value::Map(vec![]))]);
+        body.clear();
+        encode(&work, &mut body);
+        assert_eq!(
+            decode(&body),
+            Ok(query::Query::Work(query::WorkFilter::default()))
+        );
     }
 
     #[test]

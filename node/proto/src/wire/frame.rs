@@ -320,6 +320,6 @@ mod tests {
                 .clone()
                 .all(|kind| FrameType::from_u8(kind as u8) == Some(kind))
         );
-        assert_eq!(known.count(), 20);
+        assert_eq!(known.count(), 29);
     }
 }

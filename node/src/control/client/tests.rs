@@ -1,10 +1,11 @@
 //! The client's half of a conversation, against a scripted node.
 
+use workmesh_proto::wire::durable::{Attach, Position};
 use workmesh_proto::wire::unit::{Eof, Kind, Refused};
 
 use super::*;
 use crate::control::scripted::{pair, submit};
-use crate::unit::report::PoolReport;
+use crate::unit::report::{PoolReport, ReleaseReport, WorkReport};
 
 fn node(id: &str) -> NodeId {
     NodeId::parse(id).unwrap()
@@ -222,4 +223,163 @@ async fn without_a_node_the_error_says_how_to_start_one() {
     let text = error.to_string();
     assert!(text.contains("start one with `node run --data-dir"), "{text}");
     assert!(text.contains("--peers host:port"), "{text}");
+}
+
+fn work_report(unit: UnitId) -> WorkReport {
+    WorkReport {
+        unit,
+        directive: "echo:bytes".into(),
+        state: "running".into(),
+        reason: String::new(),
+        outcome: None,
+        kind: None,
+        message: None,
+        executor: Some(node("nodeB")),
+        to: None,
+        attempt: 1,
+        submitted: jiff::Timestamp::UNIX_EPOCH,
+        ended: None,
+        deadline: None,
+        payload_bytes: 0,
+        responses: 0,
+        bytes: 0,
+        idempotent: false,
+        cancel_requested: false,
+        released: false,
+        history: vec![],
+    }
+}
+
+#[tokio::test]
+async fn rows_of_work_come_in_pages() {
+    let units = [1, 2, 3].map(|number| UnitId(uuid::Uuid::from_u128(number)));
+    let (client, mut scripted) = pair(4096);
+    let filter = WorkFilter {
+        state: Some("running".into()),
+        ..WorkFilter::default()
+    };
+    let (rows, question) = tokio::join!(client.work(filter.clone()), async {
+        let question = scripted.next().await.unwrap();
+        let rows = units.map(work_report);
+        scripted.say_cbor(FrameType::Reply, &rows[..2].to_vec()).await;
+        scripted.say_cbor(FrameType::Reply, &rows[2..].to_vec()).await;
+        drop(scripted);
+        question
+    });
+    let seen: Vec<_> = rows.unwrap().into_iter().map(|row| row.unit).collect();
+    assert_eq!(seen, units);
+    assert_eq!(codec::decode::<Query>(&question.body), Ok(Query::Work(filter)));
+}
+
+#[tokio::test]
+async fn a_unit_is_cancelled_by_the_first_frame_and_answered_with_its_report() {
+    let unit = UnitId(uuid::Uuid::from_u128(1));
+    let (client, mut scripted) = pair(4096);
+    let (report, first) = tokio::join!(client.work_cancel(unit), async {
+        let first = scripted.next().await.unwrap();
+        scripted.say_cbor(FrameType::Reply, &work_report(unit)).await;
+        first
+    });
+    assert_eq!(report.unwrap(), work_report(unit));
+    assert_eq!(first.frame_type(), Some(FrameType::Cancel));
+    assert_eq!(codec::decode::<Cancel>(&first.body), Ok(Cancel { unit }));
+}
+
+#[tokio::test]
+async fn an_unknown_unit_is_a_fault_of_its_kind() {
+    let unit = UnitId(uuid::Uuid::from_u128(1));
+    let (client, mut scripted) = pair(4096);
+    let fault = Fault {
+        kind: Kind::NoSuchUnit,
+        message: "no unit 1".into(),
+    };
+    scripted.say_cbor(FrameType::Fault, &fault).await;
+    let error = client.work_show(unit).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Fault(f) if *f == fault), "{error}");
+}
+
+#[tokio::test]
+async fn a_release_says_what_and_gets_the_count() {
+    let units = vec![UnitId(uuid::Uuid::from_u128(1))];
+    let (client, mut scripted) = pair(4096);
+    let answer = ReleaseReport {
+        released: 1,
+        ..ReleaseReport::default()
+    };
+    let (report, question) = tokio::join!(client.work_release(units.clone()), async {
+        let question = scripted.next().await.unwrap();
+        scripted.say_cbor(FrameType::Reply, &answer).await;
+        question
+    });
+    assert_eq!(report.unwrap(), answer);
+    let expected = Query::WorkRelease {
+        units,
+        all: false,
+        older_than_ms: None,
+    };
+    assert_eq!(codec::decode::<Query>(&question.body), Ok(expected));
+}
+
+#[tokio::test]
+async fn a_durable_unit_goes_on_over_another_connection() {
+    let (client, mut first) = pair(4096);
+    let submit = Submit {
+        durable: true,
+        ..submit("echo:bytes")
+    };
+    let (_sender, mut receiver) = client.submit(&submit).await.unwrap();
+    assert!(!receiver.is_resumable());
+    first.store(submit.unit).await;
+    first.accept().await;
+    first.respond(b"one", true).await;
+    first.respond(b"tw", false).await;
+    let (client, second) = pair(4096);
+    let mut second = second.back(first);
+    for _ in 0..4 {
+        receiver.next().await.unwrap();
+    }
+    assert!(matches!(receiver.next().await, Err(ClientError::Broken(_))));
+    assert!(receiver.is_resumable());
+    let at = Position {
+        responses: 1,
+        bytes: 5,
+    };
+    assert_eq!(receiver.position(), at);
+    let mut sender = receiver.resume(submit.unit, client);
+    sender.flush().await.unwrap();
+    let attach: Attach = codec::decode(&second.until(FrameType::Attach).await.body).unwrap();
+    assert_eq!(
+        (attach.responses, attach.bytes, attach.follow),
+        (1, Some(5), true)
+    );
+    second.store(submit.unit).await;
+    second.start().await;
+    second.respond(b"o", true).await;
+    second.end(Kind::Ok, "").await;
+    assert!(matches!(receiver.next().await, Ok(OriginEvent::Stored(_))));
+    assert!(matches!(receiver.next().await, Ok(OriginEvent::Started(_))));
+    assert!(matches!(receiver.next().await, Ok(OriginEvent::Piece(p)) if &p.data[..] == b"o"));
+    assert!(matches!(receiver.next().await, Ok(OriginEvent::Eof(eof)) if eof.bytes == 6));
+    sender.cancel().await.unwrap();
+    second.until(FrameType::Cancel).await;
+}
+
+#[tokio::test]
+async fn an_attachment_begins_where_it_asks_to() {
+    let (client, mut scripted) = pair(4096);
+    let ask = Attach {
+        unit: UnitId(uuid::Uuid::from_u128(1)),
+        responses: 1,
+        bytes: None,
+        follow: false,
+    };
+    let (_sender, mut receiver) = client.attach(&ask).await.unwrap();
+    let frame = scripted.next().await.unwrap();
+    assert_eq!(codec::decode::<Attach>(&frame.body).as_ref(), Ok(&ask));
+    let refused = Refused {
+        kind: Kind::NoSuchUnit,
+        message: "no unit 1".into(),
+    };
+    scripted.say_cbor(FrameType::Refused, &refused).await;
+    assert_eq!(receiver.next().await.unwrap(), OriginEvent::Refused(refused));
 }
