@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
 
 use crate::id::{NodeId, UnitId};
 use crate::wire::codec::{self, CodecError};
@@ -58,10 +59,17 @@ impl Order {
         }
     }
 
-    /// Whether the same is asked for, no matter when.
-    pub fn asks_the_same(&self, other: &Self) -> bool {
-        (&self.directive, &self.to, &self.params) == (&other.directive, &other.to, &other.params)
-            && (self.payload_bytes, self.payload_digest) == (other.payload_bytes, other.payload_digest)
+    /// The same for every submission that asks for the same, no matter when: XXH3-64 of what makes it this one.
+    pub fn identity(&self) -> u64 {
+        let mut out = BytesMut::new();
+        codec::encode(
+            &(
+                (&self.directive, &self.to, &self.params),
+                (self.payload_bytes, self.payload_digest),
+            ),
+            &mut out,
+        );
+        XxHash3_64::oneshot(&out)
     }
 }
 

@@ -131,6 +131,12 @@ impl Executor {
         unit.is_some_and(|unit| cancel(&self.owner.pool, &unit))
     }
 
+    /// Takes a unit back that no thread has taken; it ends as [`Kind::Draining`]. `false`: it runs, has ended, or is not here.
+    pub(crate) fn withdraw(&self, id: UnitId) -> bool {
+        let pool = &self.owner.pool;
+        pool.find(id).is_some_and(|unit| pool.withdraw(&unit))
+    }
+
     /// Passes wake-ups from the workers' threads on to this runtime, many at a time, for ever. Without it each costs a system
     /// call of its own; the task is to be spawned on the runtime that reads the units' outputs.
     pub(crate) async fn attend(self) {

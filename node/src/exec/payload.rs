@@ -41,6 +41,11 @@ impl PayloadFeed {
         std::future::poll_fn(|cx| self.poll_push(cx, &mut piece)).await
     }
 
+    /// How the unit's worker takes it.
+    pub(crate) fn kind(&self) -> PayloadKind {
+        self.unit.entry.kind
+    }
+
     /// The whole payload of a durable unit is at hand: the unit may begin, and reads it as it is pushed.
     pub(crate) fn begin(&self) {
         if self.unit.entry.kind != PayloadKind::Bytes {

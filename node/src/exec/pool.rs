@@ -178,6 +178,22 @@ impl Pool {
         true
     }
 
+    /// Ends a unit that no thread has taken. `false`: it is past that.
+    pub(super) fn withdraw(self: &Arc<Self>, unit: &Arc<Unit>) -> bool {
+        let mut state = self.state.lock();
+        if !matches!(unit.phase.get(), Phase::Arriving | Phase::Held | Phase::Ready) {
+            return false;
+        }
+        let message = "the unit had not started when its executor shut down".to_owned();
+        let Some(wakers) = self.end_locked(&mut state, unit, Kind::Draining, message) else {
+            return false;
+        };
+        self.publish(&mut state);
+        drop(state);
+        wakers.wake();
+        true
+    }
+
     /// Ends a unit whose deadline has passed.
     pub(super) fn expire(self: &Arc<Self>, unit: &Arc<Unit>) {
         self.end(unit, Kind::Expired, EXPIRED.to_owned());

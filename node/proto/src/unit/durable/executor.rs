@@ -68,6 +68,7 @@ pub struct DurableExecutor {
     acked: Position,
     end: Option<Eof>,
     returned: Option<String>,
+    ended_ms: Option<u64>,
     effects: VecDeque<ExecutorEffect>,
 }
 
@@ -83,6 +84,7 @@ impl DurableExecutor {
             acked: Position::default(),
             end: None,
             returned: None,
+            ended_ms: None,
             effects: VecDeque::new(),
         }
     }
@@ -105,12 +107,14 @@ impl DurableExecutor {
             match record {
                 ExecutorRecord::Taken { .. } => {}
                 ExecutorRecord::Started {} => unit.phase = ExecutorPhase::Started,
-                ExecutorRecord::Ended { eof, .. } => {
+                ExecutorRecord::Ended { eof, at_ms } => {
                     unit.phase = ExecutorPhase::Ended;
+                    unit.ended_ms = Some(at_ms);
                     unit.end = Some(eof);
                 }
-                ExecutorRecord::Returned { message, .. } => {
+                ExecutorRecord::Returned { message, at_ms } => {
                     unit.phase = ExecutorPhase::Returned;
+                    unit.ended_ms = Some(at_ms);
                     unit.returned = Some(message);
                 }
             }
@@ -145,6 +149,11 @@ impl DurableExecutor {
         self.end.as_ref()
     }
 
+    /// When it ended or was given back, in milliseconds since 1970.
+    pub fn ended_ms(&self) -> Option<u64> {
+        self.ended_ms
+    }
+
     /// Why it was given back, if it was.
     pub fn returned(&self) -> Option<&str> {
         self.returned.as_deref()
@@ -174,6 +183,14 @@ impl DurableExecutor {
         }]);
         self.effects.push_back(ExecutorEffect::Run);
         self.effects.push_back(ExecutorEffect::Accept);
+    }
+
+    /// What [`take`](Self::take) has said could not be stored: the unit is not taken.
+    pub fn untake(&mut self) {
+        if self.phase == ExecutorPhase::Taken {
+            self.phase = ExecutorPhase::Arriving;
+            self.effects.clear();
+        }
     }
 
     /// The function begins.
@@ -208,6 +225,7 @@ impl DurableExecutor {
 
     fn end(&mut self, eof: Eof, now_ms: u64) {
         self.phase = ExecutorPhase::Ended;
+        self.ended_ms = Some(now_ms);
         let eof = Eof {
             responses: self.tally.responses(),
             bytes: self.tally.bytes(),
@@ -224,6 +242,7 @@ impl DurableExecutor {
             return false;
         }
         self.phase = ExecutorPhase::Returned;
+        self.ended_ms = Some(now_ms);
         self.returned = Some(message.to_owned());
         self.append(vec![ExecutorRecord::Returned {
             message: message.to_owned(),
@@ -252,6 +271,11 @@ impl DurableExecutor {
         self.effects.push_back(ExecutorEffect::Stop);
         self.effects.push_back(ExecutorEffect::Forget);
         true
+    }
+
+    /// An append that the journal did not take comes first again.
+    pub fn append_again(&mut self, records: Vec<ExecutorRecord>, data: Bytes) {
+        self.effects.push_front(ExecutorEffect::Append { records, data });
     }
 
     fn append(&mut self, records: Vec<ExecutorRecord>) {

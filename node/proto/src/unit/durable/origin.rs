@@ -397,6 +397,14 @@ impl DurableOrigin {
         self.flush();
     }
 
+    /// Ends a unit of which not everything is left, at `now`.
+    pub fn give_up(&mut self, why: String, now: u64) {
+        self.now = now;
+        if self.may_end() {
+            self.end(Kind::Internal, why);
+        }
+    }
+
     // what waits
 
     fn look_at_the_clock(&mut self) {

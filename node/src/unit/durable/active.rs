@@ -1,0 +1,145 @@
+//! A durable unit that has not ended for all concerned: what its task tells, and what it can be told.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{Notify, watch};
+use workmesh_proto::unit::durable::{DurableOrigin, OriginHistory, OriginPhase};
+use workmesh_proto::wire::unit::Eof;
+use workmesh_proto::{NodeId, UnitId};
+
+use super::kept::Tail;
+use crate::unit::report::WorkEvent;
+
+/// Events that a unit remembers for whoever asks; the first and the latest.
+const MAX_EVENTS: usize = 64;
+
+/// See the module.
+pub(super) struct Active {
+    pub(super) unit: UnitId,
+    pub(super) tail: Tail,
+    state: watch::Sender<ActiveState>,
+    cancelled: AtomicBool,
+    forgotten: AtomicBool,
+    pub(super) told: Notify,
+}
+
+/// Where a unit is, as its task last said.
+#[derive(Clone, Debug)]
+pub(super) struct ActiveState {
+    pub(super) history: OriginHistory,
+    pub(super) phase: OriginPhase,
+    pub(super) reason: String,
+    /// Bytes of kept response frames that are on the disk.
+    pub(super) stream_bytes: u64,
+    /// What these hold.
+    pub(super) responses: u64,
+    pub(super) bytes: u64,
+    /// The end is on the disk.
+    pub(super) end: Option<Eof>,
+    pub(super) events: Vec<WorkEvent>,
+}
+
+impl Active {
+    pub(super) fn new(
+        unit: UnitId,
+        machine: &DurableOrigin,
+        stream_bytes: u64,
+        events: Vec<WorkEvent>,
+    ) -> Self {
+        let state = ActiveState {
+            history: machine.history().clone(),
+            phase: machine.phase(),
+            reason: machine.reason().to_owned(),
+            stream_bytes,
+            responses: machine.stored().responses,
+            bytes: machine.stored().bytes,
+            end: machine.history().end().cloned(),
+            events,
+        };
+        Self {
+            unit,
+            tail: Tail::after(stream_bytes),
+            state: watch::Sender::new(state),
+            cancelled: AtomicBool::new(false),
+            forgotten: AtomicBool::new(false),
+            told: Notify::new(),
+        }
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<ActiveState> {
+        self.state.subscribe()
+    }
+
+    pub(super) fn state(&self) -> ActiveState {
+        self.state.borrow().clone()
+    }
+
+    /// Looks at the state without a copy.
+    pub(super) fn with_state<T>(&self, look: impl FnOnce(&ActiveState) -> T) -> T {
+        look(&self.state.borrow())
+    }
+
+    /// Says what the machine says now, and what has just been stored.
+    pub(super) fn publish(&self, machine: &DurableOrigin, stored: u64, ended: Option<Eof>) {
+        self.state.send_modify(|state| {
+            if state.history != *machine.history() {
+                state.history = machine.history().clone();
+            }
+            state.phase = machine.phase();
+            if state.reason != machine.reason() {
+                machine.reason().clone_into(&mut state.reason);
+            }
+            state.stream_bytes = stored;
+            (state.responses, state.bytes) = (machine.stored().responses, machine.stored().bytes);
+            if ended.is_some() {
+                state.end = ended;
+            }
+        });
+    }
+
+    pub(super) fn note(&self, event: WorkEvent) {
+        self.state.send_if_modified(|state| {
+            if state.events.len() >= MAX_EVENTS {
+                state.events.remove(MAX_EVENTS / 2);
+            }
+            state.events.push(event);
+            false
+        });
+    }
+
+    /// Wants the unit to end. Once is enough.
+    pub(super) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        self.told.notify_one();
+    }
+
+    /// Nobody is to see the unit any more; it goes once its executor has heard of its end.
+    pub(super) fn forget(&self) {
+        self.forgotten.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+impl ActiveState {
+    /// The name of where it is, for people and programs.
+    pub(super) fn name(&self) -> &'static str {
+        match (&self.end, self.phase) {
+            (Some(_), _) => "ended",
+            (None, OriginPhase::Running) => "running",
+            (None, OriginPhase::Accepted) => "accepted",
+            (None, _) => "waiting",
+        }
+    }
+
+    /// Who has the unit, or had it last.
+    pub(super) fn executor(&self) -> Option<&NodeId> {
+        self.history.offered().map(|(executor, _)| executor)
+    }
+}

@@ -1,0 +1,219 @@
+//! An origin's conversations with executors: an offer with its payload, a resumption, a release. What the executor says goes to the
+//! unit's task as the machine's inputs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use workmesh_proto::record::Order;
+use workmesh_proto::unit::durable::OriginInput;
+use workmesh_proto::wire::codec;
+use workmesh_proto::wire::durable::{Ack, Offer, Position, Release, Resume, Returned};
+use workmesh_proto::wire::frame::{Frame, FrameType};
+use workmesh_proto::wire::items::Item;
+use workmesh_proto::wire::unit::{Eof, Kind, Outcome, Refused};
+use workmesh_proto::{NodeId, UnitId};
+
+use super::now_ms;
+use super::pipe::{Pipe, PipeReceiver, PipeSender};
+use super::work::Work;
+use crate::link::LinkError;
+use crate::mesh::SessionError;
+use crate::store::{Key, Role, Stream};
+
+/// How long an executor may take to say that it has forgotten a unit.
+const RELEASE: Duration = Duration::from_secs(10);
+/// Payload bytes read from the store at once.
+const PAYLOAD_BYTES: usize = 256 * 1024;
+
+/// What an executor is asked.
+pub(super) enum Question {
+    Offer(Offer),
+    Resume(Offer, Position),
+}
+
+/// One conversation, from its opening to its end.
+pub(super) struct Ask {
+    pub(super) work: Arc<Work>,
+    pub(super) unit: UnitId,
+    pub(super) order: Arc<Order>,
+    pub(super) executor: NodeId,
+    pub(super) conversation: u64,
+    pub(super) question: Question,
+    /// What is on the disk; changes are acknowledged.
+    pub(super) stored: watch::Receiver<Position>,
+    pub(super) told: mpsc::Sender<OriginInput>,
+}
+
+impl Ask {
+    /// Converses until the executor's last word. Dropped, it breaks the conversation off.
+    pub(super) async fn run(mut self) {
+        let last = self.converse().await;
+        let _ended = self.told.send(last).await;
+    }
+
+    async fn converse(&mut self) -> OriginInput {
+        let at = self.conversation;
+        let Pipe { sender, mut receiver } = match open(&self.work, &self.executor).await {
+            Ok(pipe) => pipe,
+            Err(error) => return OriginInput::Unreachable(at, error.to_string()),
+        };
+        let told = self.told.clone();
+        let listening = listen(at, &mut receiver, &told);
+        tokio::pin!(listening);
+        tokio::select! {
+            last = &mut listening => last,
+            // A stream that takes no more has its reason on the other half.
+            _either = self.speak(sender) => listening.await,
+        }
+    }
+
+    async fn speak(&mut self, mut sender: PipeSender) -> Result<(), LinkError> {
+        match &self.question {
+            Question::Offer(offer) => {
+                sender.put(
+                    FrameType::Submit,
+                    &self.order.submission(self.unit, *offer, now_ms()),
+                );
+                self.send_payload(&mut sender).await?;
+                sender.put_bare(FrameType::PayloadEnd);
+            }
+            Question::Resume(offer, position) => sender.put(
+                FrameType::Resume,
+                &Resume {
+                    unit: self.unit,
+                    offer: *offer,
+                    position: *position,
+                },
+            ),
+        }
+        sender.flush().await?;
+        while self.stored.changed().await.is_ok() {
+            let position = *self.stored.borrow_and_update();
+            sender.put(FrameType::Ack, &Ack { position });
+            sender.flush().await?;
+        }
+        sender.finish().await
+    }
+
+    async fn send_payload(&self, sender: &mut PipeSender) -> Result<(), LinkError> {
+        let key = Key {
+            role: Role::Origin,
+            unit: self.unit,
+        };
+        let mut offset = 0;
+        while offset < self.order.payload_bytes {
+            let read = self.work.store.read(key, Stream::Payload, offset, PAYLOAD_BYTES);
+            let data = read.await.map_err(|error| LinkError::Closed(error.to_string()))?;
+            if data.is_empty() {
+                return Err(LinkError::Closed("the kept payload is too short".to_owned()));
+            }
+            offset += data.len() as u64;
+            sender.put_payload(data);
+            sender.flush().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Opens a conversation with an executor, which may be this node.
+async fn open(work: &Work, executor: &NodeId) -> Result<Pipe, SessionError> {
+    if *executor == work.units.node {
+        let (ours, theirs) = Pipe::local();
+        work.host.answer_here(theirs);
+        return Ok(ours);
+    }
+    Ok(work.units.sessions().open(executor).await?.into())
+}
+
+/// Passes on what the executor says; answers with its last word.
+async fn listen(at: u64, receiver: &mut PipeReceiver, told: &mpsc::Sender<OriginInput>) -> OriginInput {
+    loop {
+        let input = match receiver.next().await {
+            Ok(Some(Item::Response { piece, .. })) => OriginInput::Piece(at, piece),
+            Ok(Some(Item::Frame(frame))) => match read(at, &frame) {
+                Ok(Some(input)) => input,
+                Ok(None) => continue,
+                Err(fault) => return OriginInput::Fault(at, Kind::Protocol, fault),
+            },
+            Ok(Some(Item::Payload { .. })) => {
+                return OriginInput::Fault(at, Kind::Protocol, "the executor sent payload".to_owned());
+            }
+            Ok(None) => return OriginInput::Broken(at, "the executor closed the stream".to_owned()),
+            // The session was idle and has just been closed: the executor has not seen the question.
+            Err(error @ LinkError::Idle) => return OriginInput::Unreachable(at, error.to_string()),
+            Err(error) => return OriginInput::Broken(at, format!("the stream broke: {error}")),
+        };
+        let last = matches!(
+            input,
+            OriginInput::Eof(..) | OriginInput::Refused(..) | OriginInput::Returned(..)
+        );
+        if last {
+            return input;
+        }
+        if told.send(input).await.is_err() {
+            return OriginInput::Broken(at, "the unit's task is gone".to_owned());
+        }
+    }
+}
+
+/// What a frame of the executor says; `None` for a type of a later version.
+fn read(at: u64, frame: &Frame) -> Result<Option<OriginInput>, String> {
+    let Some(kind) = frame.frame_type() else {
+        return Ok(None);
+    };
+    let malformed = |error: codec::CodecError| format!("{kind:?} frame: {error}");
+    Ok(Some(match kind {
+        FrameType::Accepted => OriginInput::Accepted(at),
+        FrameType::Started => OriginInput::Started(at),
+        FrameType::Refused => {
+            let refused: Refused = codec::decode(&frame.body).map_err(malformed)?;
+            OriginInput::Refused(at, refused.kind, refused.message)
+        }
+        FrameType::Returned => {
+            let returned: Returned = codec::decode(&frame.body).map_err(malformed)?;
+            OriginInput::Returned(at, returned.message)
+        }
+        FrameType::Eof => {
+            let mut eof: Eof = codec::decode(&frame.body).map_err(malformed)?;
+            workmesh_proto::wire::unit::cut(&mut eof.message);
+            OriginInput::Eof(at, eof)
+        }
+        _ => return Err(format!("{kind:?} frame out of order")),
+    }))
+}
+
+/// Tells an executor that offers up to `number` are over. `false`: it could not be told.
+pub(super) async fn release(
+    work: &Work,
+    executor: &NodeId,
+    unit: UnitId,
+    number: u32,
+    outcome: Outcome,
+) -> bool {
+    let telling = async {
+        let Pipe {
+            mut sender,
+            mut receiver,
+        } = open(work, executor).await.ok()?;
+        sender.put(
+            FrameType::Release,
+            &Release {
+                unit,
+                number,
+                outcome,
+            },
+        );
+        sender.finish().await.ok()?;
+        loop {
+            match receiver.next().await.ok()?? {
+                Item::Frame(frame) if frame.frame_type() == Some(FrameType::Released) => return Some(()),
+                Item::Frame(frame) if frame.frame_type().is_none() => {}
+                _ => return None,
+            }
+        }
+    };
+    tokio::time::timeout(RELEASE, telling)
+        .await
+        .is_ok_and(|told| told.is_some())
+}

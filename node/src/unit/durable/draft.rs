@@ -1,0 +1,185 @@
+//! A durable unit whose payload is on its way from its submitter into the store.
+
+use std::collections::BTreeMap;
+use std::hash::Hasher as _;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use twox_hash::xxhash3_64::Hasher;
+use workmesh_proto::UnitId;
+use workmesh_proto::record::Order;
+use workmesh_proto::wire::unit::{Eof, Kind, Submit};
+
+use super::attach::Attachment;
+use super::drive::{key, store_fault};
+use super::now_ms;
+use super::work::{Entry as Known, Work};
+use crate::store::{Entry, Stream, Sync};
+
+/// A payload up to this size is stored together with the submission.
+const INLINE_BYTES: usize = 64 * 1024;
+
+/// See the module. Dropped before it is finished, it leaves nothing.
+pub(crate) struct Draft {
+    work: Arc<Work>,
+    submit: Submit,
+    submitted_ms: u64,
+    /// The unit is here already: its payload is only looked at.
+    known: Option<Known>,
+    head: BytesMut,
+    hasher: Hasher,
+    bytes: u64,
+    /// What has gone to the store.
+    stored: u64,
+    finished: bool,
+}
+
+impl Work {
+    /// Begins to take a durable unit, or says why not, at once.
+    pub(crate) fn begin(self: &Arc<Self>, submit: Submit) -> Result<Draft, Eof> {
+        if self.units.is_stopping() {
+            return Err(Eof::without_responses(
+                Kind::Draining,
+                "the node stops: submit to another one, or again when it is back",
+            ));
+        }
+        self.store
+            .admit(submit.payload_bytes.unwrap_or(0))
+            .map_err(|error| store_fault(&error))?;
+        let known = self.reserve(submit.unit).err();
+        Ok(Draft {
+            work: self.clone(),
+            submit,
+            submitted_ms: now_ms(),
+            known,
+            head: BytesMut::new(),
+            hasher: Hasher::new(),
+            bytes: 0,
+            stored: 0,
+            finished: false,
+        })
+    }
+}
+
+impl Draft {
+    /// Takes the next bytes of the payload.
+    pub(crate) async fn push(&mut self, data: &[u8]) -> Result<(), Eof> {
+        self.hasher.write(data);
+        self.bytes += data.len() as u64;
+        if self
+            .submit
+            .payload_bytes
+            .is_some_and(|announced| self.bytes > announced)
+        {
+            return Err(broken("longer than announced"));
+        }
+        if self.known.is_some() {
+            return Ok(());
+        }
+        self.head.extend_from_slice(data);
+        if self.head.len() > INLINE_BYTES {
+            let piece = self.head.split().freeze();
+            self.stored += piece.len() as u64;
+            self.work
+                .store
+                .admit(piece.len() as u64)
+                .map_err(|e| store_fault(&e))?;
+            let append = vec![Entry::Data(Stream::Payload, piece)];
+            let written = self
+                .work
+                .store
+                .append(key(self.submit.unit), append, Sync::Written);
+            written.await.map_err(|error| store_fault(&error))?;
+        }
+        Ok(())
+    }
+
+    /// The payload is complete: stores the unit. When this answers, the unit is on the disk.
+    pub(crate) async fn finish(mut self) -> Result<Attachment, Eof> {
+        if self
+            .submit
+            .payload_bytes
+            .is_some_and(|announced| self.bytes < announced)
+        {
+            return Err(broken("shorter than announced"));
+        }
+        let order = self.order();
+        let unit = self.submit.unit;
+        if let Some(known) = self.known.take() {
+            return same_unit(&self.work, unit, known, &order);
+        }
+        self.finished = true;
+        let payload = self.head.split().freeze();
+        let stored = self.work.store_unit(unit, order, payload).await;
+        if stored.is_err() && self.stored > 0 {
+            discard(&self.work, unit);
+        }
+        Ok(Attachment::live(self.work.clone(), stored?))
+    }
+
+    fn order(&mut self) -> Order {
+        let submit = &mut self.submit;
+        Order {
+            directive: std::mem::take(&mut submit.directive),
+            to: submit.to.take(),
+            params: std::mem::replace(&mut submit.params, BTreeMap::new()),
+            payload_bytes: self.bytes,
+            payload_digest: self.hasher.finish(),
+            submitted_ms: self.submitted_ms,
+            deadline_ms: submit.deadline_ms.map(|ms| self.submitted_ms.saturating_add(ms)),
+            trace: submit.trace.take(),
+            idempotent: submit.idempotent,
+        }
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if self.finished || self.known.is_some() {
+            return;
+        }
+        self.work.drop_unstored(self.submit.unit);
+        if self.stored > 0 {
+            discard(&self.work, self.submit.unit);
+        }
+    }
+}
+
+/// Removes the payload of a unit that was not stored.
+fn discard(work: &Arc<Work>, unit: UnitId) {
+    let work = work.clone();
+    tokio::spawn(async move {
+        if let Err(error) = work.store.remove(key(unit)).await {
+            tracing::warn!(%unit, %error, "the payload of a unit that was given up can't be removed");
+        }
+    });
+}
+
+/// The same id again: the same unit if the same is asked for.
+fn same_unit(work: &Arc<Work>, unit: UnitId, known: Known, order: &Order) -> Result<Attachment, Eof> {
+    let duplicate = || {
+        let message = format!("unit {unit} is another one: choose another --id");
+        Err(Eof::without_responses(Kind::Duplicate, message))
+    };
+    match known {
+        Known::Storing => {
+            let message = format!("unit {unit} is being submitted by somebody else: try again");
+            Err(Eof::without_responses(Kind::Duplicate, message))
+        }
+        Known::Active(active) => {
+            let held = active.with_state(|state| state.history.order().identity());
+            match held == order.identity() {
+                true => Ok(Attachment::live(work.clone(), active)),
+                false => duplicate(),
+            }
+        }
+        Known::Ended(ended) => match ended.identity == order.identity() {
+            true => Ok(Attachment::ended(work.clone(), ended)),
+            false => duplicate(),
+        },
+    }
+}
+
+fn broken(how: &str) -> Eof {
+    Eof::without_responses(Kind::PayloadBroken, format!("the payload is {how}"))
+}

@@ -1,0 +1,167 @@
+//! One durable unit at its executor: what its worker sends goes to the store, and from there to the origin.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use workmesh_proto::UnitId;
+use workmesh_proto::record;
+use workmesh_proto::unit::durable::{DurableExecutor, ExecutorEffect, ExecutorPhase};
+use workmesh_proto::wire::durable::Position;
+
+use super::kept::Tail;
+use super::now_ms;
+use crate::exec::{OutputItem, UnitOutput};
+use crate::store::{Entry, Key, Role, Store, StoreError, Stream, Sync};
+
+/// How long a store that failed is left alone.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Hosted {
+    pub(super) unit: UnitId,
+    machine: Mutex<DurableExecutor>,
+    pub(super) tail: Tail,
+    /// What is kept: bytes of response frames, and where the unit is.
+    kept: watch::Sender<Kept>,
+    acked: Notify,
+    /// Nobody wants the unit any more.
+    pub(super) stop: CancellationToken,
+}
+
+/// What is in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) stream_bytes: u64,
+    pub(super) phase: ExecutorPhase,
+}
+
+impl Hosted {
+    pub(super) fn new(unit: UnitId, machine: DurableExecutor, stream_bytes: u64) -> Self {
+        let kept = Kept {
+            stream_bytes,
+            phase: machine.phase(),
+        };
+        Self {
+            unit,
+            machine: Mutex::new(machine),
+            tail: Tail::after(stream_bytes),
+            kept: watch::Sender::new(kept),
+            acked: Notify::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Kept> {
+        self.kept.subscribe()
+    }
+
+    /// Looks at the machine, or feeds it.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut DurableExecutor) -> T) -> T {
+        act(&mut self.machine.lock())
+    }
+
+    pub(super) fn acknowledge(&self, position: Position) {
+        self.with(|machine| machine.handle_ack(position));
+        self.acked.notify_one();
+    }
+
+    /// Stores what the machine wants to have stored, until the store takes it.
+    pub(super) async fn store_all(&self, store: &Store) {
+        let mut failing = false;
+        while let Err(error) = self.store_once(store).await {
+            if matches!(error, StoreError::Closed | StoreError::NoSuchKey) {
+                return;
+            }
+            if !std::mem::replace(&mut failing, true) {
+                warn!(unit = %self.unit, %error, "the responses of a durable unit can't be stored; its worker waits");
+            }
+            tokio::time::sleep(STORE_PAUSE).await;
+        }
+    }
+
+    /// Stores what the machine wants to have stored; what the store did not take is left with the machine.
+    pub(super) async fn store_once(&self, store: &Store) -> Result<(), StoreError> {
+        loop {
+            let effect = self.with(DurableExecutor::poll_effect);
+            match effect {
+                Some(ExecutorEffect::Append { records, data }) => {
+                    let mut entries = Vec::with_capacity(records.len() + 1);
+                    if !data.is_empty() {
+                        entries.push(Entry::Data(Stream::Responses, data.clone()));
+                    }
+                    entries.extend(records.iter().map(|record| Entry::Record(record::encode(record))));
+                    if let Err(error) = store.append(key(self.unit), entries, Sync::Written).await {
+                        self.with(|machine| machine.append_again(records, data));
+                        return Err(error);
+                    }
+                    let length = data.len() as u64;
+                    if length > 0 {
+                        self.tail.push(data);
+                    }
+                    self.kept.send_modify(|kept| kept.stream_bytes += length);
+                }
+                Some(ExecutorEffect::Stop) => self.stop.cancel(),
+                Some(ExecutorEffect::Accept | ExecutorEffect::Run | ExecutorEffect::Forget) => {}
+                None => break,
+            }
+        }
+        let phase = self.with(|machine| machine.phase());
+        self.kept
+            .send_if_modified(|kept| std::mem::replace(&mut kept.phase, phase) != phase);
+        Ok(())
+    }
+
+    /// Keeps what the worker sends, up to the unit's end; holds the worker while it is `limit` bytes ahead of the origin.
+    pub(super) async fn keep(self: Arc<Self>, store: Store, output: UnitOutput, limit: u64) {
+        let stop = self.stop.clone();
+        tokio::select! {
+            // The output is dropped: the function is told.
+            () = stop.cancelled() => {}
+            () = self.keep_all(&store, output, limit) => {}
+        }
+    }
+
+    async fn keep_all(&self, store: &Store, mut output: UnitOutput, limit: u64) {
+        let mut batch = VecDeque::new();
+        loop {
+            output.next_batch(&mut batch).await;
+            let ended = self.with(|machine| take(machine, &mut batch));
+            self.store_all(store).await;
+            if ended {
+                return;
+            }
+            while self.with(|machine| machine.unacknowledged()) > limit {
+                self.acked.notified().await;
+            }
+        }
+    }
+}
+
+/// Hands the worker's output to the machine; true once it has the end.
+fn take(machine: &mut DurableExecutor, batch: &mut VecDeque<OutputItem>) -> bool {
+    let mut ended = false;
+    for item in batch.drain(..) {
+        match item {
+            OutputItem::Started => machine.handle_started(),
+            OutputItem::Piece { data, last, .. } => machine.handle_piece(&data, last),
+            OutputItem::Eof(eof) => {
+                machine.handle_end(eof, now_ms());
+                ended = true;
+            }
+        }
+    }
+    machine.flush();
+    ended
+}
+
+pub(super) fn key(unit: UnitId) -> Key {
+    Key {
+        role: Role::Executor,
+        unit,
+    }
+}

@@ -1,0 +1,132 @@
+//! One conversation about a durable unit: a stream of a session, or, with this node's own executor, a pair of channels. Both carry the
+//! same items.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use workmesh_proto::wire::frame::{Frame, FrameType};
+use workmesh_proto::wire::items::{Item, Piece};
+
+use crate::link::{FrameReceiver, FrameSender, LinkError};
+use crate::mesh::{Conversation, InUse};
+
+/// Items that may be under way between the two halves of a conversation within the node.
+const LOCAL_ITEMS: usize = 8;
+
+/// The half that sends.
+pub(super) enum PipeSender {
+    Session(Box<FrameSender>),
+    Local {
+        items: VecDeque<Item>,
+        out: mpsc::Sender<Item>,
+    },
+}
+
+/// The half that receives.
+pub(super) enum PipeReceiver {
+    Session(Box<FrameReceiver>, InUse),
+    Local(mpsc::Receiver<Item>),
+}
+
+/// Both halves of one end.
+pub(super) struct Pipe {
+    pub(super) sender: PipeSender,
+    pub(super) receiver: PipeReceiver,
+}
+
+impl Pipe {
+    /// The two ends of a conversation within this node.
+    pub(super) fn local() -> (Self, Self) {
+        let (there, here_in) = mpsc::channel(LOCAL_ITEMS);
+        let (here, there_in) = mpsc::channel(LOCAL_ITEMS);
+        let end = |out, items| Self {
+            sender: PipeSender::Local {
+                items: VecDeque::new(),
+                out,
+            },
+            receiver: PipeReceiver::Local(items),
+        };
+        (end(here, here_in), end(there, there_in))
+    }
+}
+
+impl From<Conversation> for Pipe {
+    fn from(conversation: Conversation) -> Self {
+        Self {
+            sender: PipeSender::Session(Box::new(conversation.sender)),
+            receiver: PipeReceiver::Session(Box::new(conversation.receiver), conversation.in_use),
+        }
+    }
+}
+
+impl PipeSender {
+    /// Gathers a frame whose body is the CBOR form of `value`.
+    pub(super) fn put<T: Serialize>(&mut self, kind: FrameType, value: &T) {
+        match self {
+            Self::Session(sender) => sender.put(kind, value),
+            Self::Local { items, .. } => items.push_back(Item::Frame(Frame::cbor(kind, 0, value))),
+        }
+    }
+
+    /// Gathers a frame without a body.
+    pub(super) fn put_bare(&mut self, kind: FrameType) {
+        match self {
+            Self::Session(sender) => sender.put_bare(kind),
+            Self::Local { items, .. } => items.push_back(Item::Frame(Frame::new(kind, 0, Bytes::new()))),
+        }
+    }
+
+    /// Gathers payload bytes.
+    pub(super) fn put_payload(&mut self, data: Bytes) {
+        match self {
+            Self::Session(sender) => sender.put_payload(data),
+            Self::Local { items, .. } => items.push_back(Item::Payload { unit: 0, data }),
+        }
+    }
+
+    /// Gathers a part of a response.
+    pub(super) fn put_piece(&mut self, piece: Piece) {
+        match self {
+            Self::Session(sender) => sender.put_response(piece.serial, piece.data, piece.last),
+            Self::Local { items, .. } => items.push_back(Item::Response { unit: 0, piece }),
+        }
+    }
+
+    /// Sends what was gathered; waits while the other end takes no more.
+    pub(super) async fn flush(&mut self) -> Result<(), LinkError> {
+        match self {
+            Self::Session(sender) => sender.flush().await,
+            Self::Local { items, out } => {
+                while let Some(item) = items.pop_front() {
+                    out.send(item).await.map_err(|_| gone())?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends what was gathered, and ends this half cleanly.
+    pub(super) async fn finish(mut self) -> Result<(), LinkError> {
+        self.flush().await?;
+        match self {
+            Self::Session(sender) => sender.finish().await,
+            Self::Local { .. } => Ok(()),
+        }
+    }
+}
+
+fn gone() -> LinkError {
+    LinkError::Closed("the other end is gone".to_owned())
+}
+
+impl PipeReceiver {
+    /// The next item; `None` at the clean end. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Result<Option<Item>, LinkError> {
+        match self {
+            Self::Session(receiver, _) => receiver.next().await,
+            Self::Local(items) => Ok(items.recv().await),
+        }
+    }
+}

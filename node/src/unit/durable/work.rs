@@ -1,0 +1,409 @@
+//! The durable units of which this node is the origin.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+use workmesh_proto::UnitId;
+use workmesh_proto::mesh::View;
+use workmesh_proto::record::{Order, OriginRecord};
+use workmesh_proto::unit::durable::{DurableOrigin, OriginTimings};
+use workmesh_proto::wire::query::{Fault, WorkFilter};
+use workmesh_proto::wire::unit::{Eof, Kind, Outcome};
+
+use super::active::Active;
+use super::drive::{Drive, event, key};
+use super::host::Host;
+use super::place::place;
+use super::retention::Shelf;
+use super::rows::{EndedUnit, Names, wants};
+use crate::config::WorkSettings;
+use crate::mesh::MeshHandle;
+use crate::store::Store;
+use crate::unit::report::{ReleaseReport, WorkReport};
+use crate::unit::units::Units;
+
+/// See the module.
+pub(crate) struct Work {
+    pub(super) units: Arc<Units>,
+    pub(super) host: Arc<Host>,
+    pub(super) store: Store,
+    pub(super) settings: WorkSettings,
+    /// Counts the changes of who can be reached.
+    pub(super) reach: watch::Sender<u64>,
+    table: Mutex<Table>,
+    pub(super) names: Names,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// All units, and their order by time of submission.
+#[derive(Default)]
+struct Table {
+    units: HashMap<UnitId, Entry>,
+    by_time: BTreeMap<(u64, UnitId), ()>,
+    succeeded: Shelf,
+    failed: Shelf,
+}
+
+/// A unit in the table.
+#[derive(Clone)]
+pub(super) enum Entry {
+    /// On its way to the disk for the first time.
+    Storing,
+    Active(Arc<Active>),
+    Ended(Arc<EndedUnit>),
+}
+
+impl Table {
+    fn enter(&mut self, unit: UnitId, submitted_ms: u64, entry: Entry) {
+        self.by_time.insert((submitted_ms, unit), ());
+        self.units.insert(unit, entry);
+    }
+
+    /// The unit has ended for all concerned.
+    fn end(&mut self, ended: EndedUnit) {
+        self.shelf(ended.outcome).put(&ended);
+        self.enter(ended.unit, ended.submitted_ms, Entry::Ended(Arc::new(ended)));
+    }
+
+    fn shelf(&mut self, outcome: Outcome) -> &mut Shelf {
+        match outcome {
+            Outcome::Succeeded => &mut self.succeeded,
+            _ => &mut self.failed,
+        }
+    }
+
+    fn remove(&mut self, unit: UnitId) {
+        let submitted = match self.units.remove(&unit) {
+            Some(Entry::Active(active)) => active.with_state(|state| state.history.order().submitted_ms),
+            Some(Entry::Ended(ended)) => {
+                self.shelf(ended.outcome).take(&ended);
+                ended.submitted_ms
+            }
+            Some(Entry::Storing) | None => return,
+        };
+        self.by_time.remove(&(submitted, unit));
+    }
+}
+
+impl Work {
+    pub(crate) fn new(units: Arc<Units>, host: Arc<Host>, store: Store, settings: WorkSettings) -> Arc<Self> {
+        Arc::new(Self {
+            units,
+            host,
+            store,
+            settings,
+            reach: watch::Sender::new(0),
+            table: Mutex::default(),
+            names: Names::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// Counts the changes of who can be reached, for ever.
+    pub(crate) async fn watch_reach(self: Arc<Self>, mesh: MeshHandle) {
+        let mut views = mesh.watch();
+        let mut known = 0;
+        loop {
+            let now = digest(&views.borrow_and_update());
+            if now != known {
+                known = now;
+                self.reach.send_modify(|changes| *changes += 1);
+            }
+            if views.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Ends the tasks of all units: they go on at the next start.
+    pub(crate) async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    pub(super) fn timings(&self) -> OriginTimings {
+        OriginTimings {
+            lost_ms: u64::try_from(self.settings.lost_after.as_millis()).unwrap_or(u64::MAX),
+            ..OriginTimings::default()
+        }
+    }
+
+    // coming in
+
+    /// Takes the place of a new unit; the one that has it already otherwise.
+    pub(super) fn reserve(&self, unit: UnitId) -> Result<(), Entry> {
+        let mut table = self.table.lock();
+        if let Some(entry) = table.units.get(&unit) {
+            return Err(entry.clone());
+        }
+        table.units.insert(unit, Entry::Storing);
+        Ok(())
+    }
+
+    /// Gives back the place of a unit that was not stored.
+    pub(super) fn drop_unstored(&self, unit: UnitId) {
+        self.table.lock().remove(unit);
+    }
+
+    /// Stores a unit whose place is reserved; `payload` is the part of it that is not in the store yet. Refused at once if it
+    /// can't be placed and has no deadline to wait for.
+    pub(super) async fn store_unit(
+        self: &Arc<Self>,
+        unit: UnitId,
+        order: Order,
+        payload: Bytes,
+    ) -> Result<Arc<Active>, Eof> {
+        let candidate = match place(&self.units, &order, &[]) {
+            Ok(candidate) => Some(candidate),
+            Err(none) if none.kind == Kind::MalformedDirective || order.deadline_ms.is_none() => {
+                self.drop_unstored(unit);
+                return Err(Eof::without_responses(none.kind, none.message));
+            }
+            Err(_) => None,
+        };
+        let submitted_ms = order.submitted_ms;
+        let machine = DurableOrigin::submit(order, candidate, self.timings(), submitted_ms);
+        let active = Arc::new(Active::new(unit, &machine, 0, Vec::new()));
+        self.table
+            .lock()
+            .enter(unit, submitted_ms, Entry::Active(active.clone()));
+        let (told, stored) = oneshot::channel();
+        self.spawn(Drive::new(self.clone(), active.clone(), machine, 0).submitting(payload, told));
+        match stored.await {
+            Ok(Ok(())) => Ok(active),
+            Ok(Err(eof)) => Err(eof),
+            Err(_) => Err(Eof::without_responses(
+                Kind::Draining,
+                "the node stops: submit again when it is back",
+            )),
+        }
+    }
+
+    /// Takes a unit that an earlier life of the node has left.
+    pub(super) fn take_over(
+        self: &Arc<Self>,
+        unit: UnitId,
+        machine: DurableOrigin,
+        stream_bytes: u64,
+        records: &[OriginRecord],
+    ) {
+        let submitted_ms = machine.history().order().submitted_ms;
+        let events = records.iter().filter_map(event).collect();
+        let active = Arc::new(Active::new(unit, &machine, stream_bytes, events));
+        self.table
+            .lock()
+            .enter(unit, submitted_ms, Entry::Active(active.clone()));
+        self.spawn(Drive::new(self.clone(), active, machine, stream_bytes));
+    }
+
+    /// Takes a unit that has ended for all concerned.
+    pub(super) fn take_ended(&self, ended: EndedUnit) {
+        self.table.lock().end(ended);
+    }
+
+    fn spawn(&self, drive: Drive) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            let drive = Box::pin(drive.run());
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = drive => {}
+            }
+        });
+    }
+
+    /// A unit has ended for all concerned: what is left of it in memory is a row.
+    pub(super) fn settle(self: &Arc<Self>, active: &Active) {
+        if active.is_forgotten() {
+            let (work, unit) = (self.clone(), active.unit);
+            self.tasks.spawn(async move { work.remove(unit).await });
+            return;
+        }
+        let Some(ended) = EndedUnit::of(active, &self.names) else {
+            return;
+        };
+        self.table.lock().end(ended);
+    }
+
+    // being asked
+
+    pub(super) fn find(&self, unit: UnitId) -> Option<Entry> {
+        let entry = self.table.lock().units.get(&unit).cloned()?;
+        match &entry {
+            Entry::Active(active) if active.is_forgotten() => None,
+            _ => Some(entry),
+        }
+    }
+
+    /// The units that fit the filter, newest first.
+    pub(crate) fn list(&self, filter: &WorkFilter) -> Vec<WorkReport> {
+        let table = self.table.lock();
+        let until = filter.after.and_then(|after| {
+            let submitted = match table.units.get(&after)? {
+                Entry::Active(active) => active.with_state(|state| state.history.order().submitted_ms),
+                Entry::Ended(ended) => ended.submitted_ms,
+                Entry::Storing => return None,
+            };
+            Some((submitted, after))
+        });
+        let since = filter.since_ms.map(|age| super::now_ms().saturating_sub(age));
+        let limit = filter.limit.map_or(usize::MAX, |limit| limit as usize);
+        let newest_first: Box<dyn Iterator<Item = _>> = match until {
+            Some(until) => Box::new(table.by_time.range(..until).rev()),
+            None => Box::new(table.by_time.iter().rev()),
+        };
+        newest_first
+            .map(|(place, ())| *place)
+            .take_while(|(submitted, _)| since.is_none_or(|since| *submitted >= since))
+            .filter_map(|(_, unit)| table.units.get(&unit))
+            .filter_map(|entry| wants(filter, entry))
+            .take(limit)
+            .collect()
+    }
+
+    /// One unit, with what happened to it.
+    pub(crate) fn show(&self, unit: UnitId) -> Result<WorkReport, Fault> {
+        match self.find(unit) {
+            Some(Entry::Active(active)) => Ok(super::rows::report(&active, true)),
+            Some(Entry::Ended(ended)) => Ok(ended.report(true)),
+            Some(Entry::Storing) | None => Err(unknown(unit)),
+        }
+    }
+
+    /// Whether the unit is durable and here.
+    pub(crate) fn has(&self, unit: UnitId) -> bool {
+        self.find(unit).is_some()
+    }
+
+    /// Ends the unit, if it has no end; waits until its end is on the disk.
+    pub(crate) async fn cancel(&self, unit: UnitId) -> Result<WorkReport, Fault> {
+        if let Some(Entry::Active(active)) = self.find(unit) {
+            active.cancel();
+            let mut state = active.watch();
+            let ended = state.wait_for(|state| state.end.is_some());
+            // Without a disk that takes it the end stays a wish.
+            let _late = tokio::time::timeout(CANCEL, ended).await.is_ok();
+        }
+        self.show(unit)
+    }
+
+    /// Forgets units: these, ended or not, and of all that have ended those whose end is old enough.
+    pub(crate) async fn release(
+        &self,
+        units: Vec<UnitId>,
+        all: bool,
+        older_than_ms: Option<u64>,
+    ) -> ReleaseReport {
+        let mut report = ReleaseReport::default();
+        for unit in units {
+            match self.cancel(unit).await {
+                Ok(row) if row.state == "ended" && self.forget(unit).await => report.released += 1,
+                Ok(_) => report.running += 1,
+                Err(_) => report.unknown.push(unit),
+            }
+        }
+        if all {
+            let before = super::now_ms().saturating_sub(older_than_ms.unwrap_or(0));
+            for unit in self.ended_before(before) {
+                if self.forget(unit).await {
+                    report.released += 1;
+                }
+            }
+            report.running += self.unended();
+        }
+        report
+    }
+
+    fn unended(&self) -> u64 {
+        let table = self.table.lock();
+        let active =
+            |entry: &&Entry| matches!(entry, Entry::Active(active) if active.with_state(|s| s.end.is_none()));
+        table.units.values().filter(active).count() as u64
+    }
+
+    fn ended_before(&self, before_ms: u64) -> Vec<UnitId> {
+        let table = self.table.lock();
+        let old = |(unit, entry): (&UnitId, &Entry)| {
+            let ended = match entry {
+                Entry::Ended(ended) => Some(ended.ended_ms),
+                Entry::Active(active) => active.with_state(|state| state.history.ended_ms()),
+                Entry::Storing => None,
+            };
+            ended.filter(|at| *at <= before_ms).map(|_| *unit)
+        };
+        table.units.iter().filter_map(old).collect()
+    }
+
+    /// A unit that is kept longer than is asked for.
+    pub(super) fn overdue(&self) -> Option<UnitId> {
+        let (table, now) = (self.table.lock(), super::now_ms());
+        let succeeded = table.succeeded.overdue(&self.settings.keep_succeeded, now);
+        succeeded.or_else(|| table.failed.overdue(&self.settings.keep_failed, now))
+    }
+
+    /// Forgets an ended unit. One whose executor has not heard of the end is out of sight at once, and goes when it has.
+    /// `false`: the disk does not let us.
+    pub(super) async fn forget(&self, unit: UnitId) -> bool {
+        if let Some(Entry::Active(active)) = self.find(unit) {
+            active.forget();
+            return true;
+        }
+        self.remove(unit).await
+    }
+
+    async fn remove(&self, unit: UnitId) -> bool {
+        match self.store.remove(key(unit)).await {
+            Ok(()) => {
+                self.table.lock().remove(unit);
+                true
+            }
+            Err(error) => {
+                warn!(%unit, %error, "an ended unit can't be removed");
+                false
+            }
+        }
+    }
+
+    /// How many units are here, and how many of them have no end.
+    pub(crate) fn counts(&self) -> (usize, u64) {
+        let units = self.table.lock().units.len();
+        (units, self.unended())
+    }
+}
+
+/// Changes with who is there, in which life, with which workers and whether it can be reached; not with loads.
+fn digest(view: &View) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for member in view.members.values() {
+        let lsa = &member.lsa;
+        (
+            member.node().as_str(),
+            lsa.incarnation,
+            lsa.sequence,
+            member.is_reachable(),
+        )
+            .hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// How long a cancellation waits for its end to be on the disk.
+const CANCEL: Duration = Duration::from_secs(5);
+
+fn unknown(unit: UnitId) -> Fault {
+    Fault {
+        kind: Kind::NoSuchUnit,
+        message: format!("no durable unit {unit} here; `node work list` shows those that this node keeps"),
+    }
+}
