@@ -33,6 +33,8 @@ const LEAF_PIPE_BYTES: usize = 256 * 1024;
 const LOAD_PAUSE: Duration = Duration::from_millis(50);
 /// How long the delivery of the last responses may take while the node stops.
 const DELIVER: Duration = Duration::from_secs(5);
+/// The same when the node has to stop at once.
+const DELIVER_AT_ONCE: Duration = Duration::from_millis(500);
 /// What units that ended just before the stop have sent is given this long to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How long leaving the mesh may take.
@@ -209,7 +211,7 @@ impl Node {
             dialers: dial_states,
             not_after: ArcSwap::from_pointee(identity.not_after()),
         });
-        let control = Control::new(units.clone(), status.clone());
+        let control = Control::new(units.clone(), status.clone(), settings.drain_grace);
         Ok(Self {
             units,
             endpoint,
@@ -313,29 +315,16 @@ impl Node {
         Ok(())
     }
 
-    /// Takes no new units, lets running ones end within `drain`, and leaves the mesh.
-    pub async fn stop(self, drain: Duration) {
-        self.stop_sooner(drain, std::future::pending()).await;
+    /// Takes no new units, lets running ones end within `grace`, ends the others, and leaves the mesh.
+    pub async fn stop(self, grace: Duration) {
+        self.stop_sooner(grace, std::future::pending()).await;
     }
 
     /// As [`stop`](Self::stop); once `hurry` is ready, units are given no more time.
-    pub(crate) async fn stop_sooner(mut self, drain: Duration, hurry: impl Future<Output = ()>) {
-        self.units.begin_to_stop();
-        let executor = &self.units.executor;
-        let drained = tokio::select! {
-            drained = executor.drain(drain) => drained,
-            () = hurry => executor.drain(Duration::ZERO).await,
-        };
-        if drained.stopped > 0 || drained.stuck > 0 {
-            warn!(
-                stopped = drained.stopped,
-                stuck = drained.stuck,
-                "units did not end in time"
-            );
-        }
-        let _late = tokio::time::timeout(DELIVER, self.units.delivered()).await;
-        if self.units.sessions().count() > 0 {
-            tokio::time::sleep(LAST_WORDS).await;
+    pub(crate) async fn stop_sooner(mut self, grace: Duration, hurry: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.run_down(grace) => {}
+            () = hurry => self.run_down_at_once().await,
         }
         self.dialers.shutdown().await;
         self.units.sessions().close_all();
@@ -343,6 +332,38 @@ impl Node {
         self.endpoint.close().await;
         self.driver.abort();
         self.tasks.shutdown().await;
+    }
+
+    /// Sees all units to their end, those that run here and those that local programs have submitted.
+    async fn run_down(&self, grace: Duration) {
+        let units = &self.units;
+        units.begin_to_stop();
+        let attended = tokio::time::timeout(grace, units.attended());
+        let (drained, attended) = tokio::join!(units.drain(grace), attended);
+        if attended.is_err() {
+            units.cut_short();
+        }
+        if drained.stopped > 0 || drained.stuck > 0 {
+            warn!(
+                stopped = drained.stopped,
+                stuck = drained.stuck,
+                "units did not end in time"
+            );
+        }
+        let delivered = async { tokio::join!(units.delivered(), units.attended()) };
+        let _late = tokio::time::timeout(DELIVER, delivered).await;
+        if units.sessions().count() > 0 {
+            tokio::time::sleep(LAST_WORDS).await;
+        }
+    }
+
+    /// Ends all units, and tells whoever waits for them as far as that takes no time.
+    async fn run_down_at_once(&self) {
+        let units = &self.units;
+        units.executor.stop_now();
+        units.cut_short();
+        let delivered = async { tokio::join!(units.delivered(), units.attended()) };
+        let _late = tokio::time::timeout(DELIVER_AT_ONCE, delivered).await;
     }
 
     async fn wait_until_joined(&self, patience: Duration) -> Result<(), NodeError> {

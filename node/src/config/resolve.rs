@@ -182,6 +182,12 @@ impl Merge {
                 default.payload_idle,
                 |d| show_duration(*d).into(),
             ),
+            drain_grace: self.pick(
+                &layer::DRAIN_GRACE,
+                |l| l.pool.drain_grace,
+                default.drain_grace,
+                |d| show_duration(*d).into(),
+            ),
             log: self.pick(
                 &layer::LOG,
                 |l| l.log.level.clone(),

@@ -18,7 +18,7 @@ use workmesh_proto::wire::query::{Fault, Query};
 use workmesh_proto::wire::unit::{Cancel, Submit};
 use workmesh_proto::{NodeId, UnitId};
 
-use crate::unit::report::{HopReport, PingReport, StatusReport, WorkerReport};
+use crate::unit::report::{DrainReport, HopReport, PingReport, StatusReport, WorkerReport};
 
 /// The longest payload frame that a client sends, in bytes.
 pub const PAYLOAD_FRAME_BYTES: usize = 64 * 1024;
@@ -80,6 +80,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             rows.extend(codec::decode::<Vec<WorkerReport>>(&body)?);
         }
         Ok(rows)
+    }
+
+    /// Drains the node; waits until the units that it runs have ended or were stopped.
+    pub async fn drain(self) -> Result<DrainReport, ClientError> {
+        self.ask(Query::Drain {}).await
     }
 
     /// Asks for the way to `node`; the hops are read one by one as they are found.

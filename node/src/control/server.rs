@@ -37,14 +37,17 @@ const FIRST_FRAME: Duration = Duration::from_secs(10);
 pub(crate) struct Control {
     pub(super) units: Arc<Units>,
     pub(super) cancels: Arc<Cancels>,
+    drain_grace: Duration,
     status: Arc<StatusSource>,
 }
 
 impl Control {
-    pub(crate) fn new(units: Arc<Units>, status: Arc<StatusSource>) -> Self {
+    /// `drain_grace` is how long units may go on when a program asks for a drain.
+    pub(crate) fn new(units: Arc<Units>, status: Arc<StatusSource>, drain_grace: Duration) -> Self {
         Self {
             units,
             cancels: Arc::default(),
+            drain_grace,
             status,
         }
     }
@@ -131,6 +134,12 @@ impl Control {
                 }
             }
             Query::Trace { node } => self.trace(node, writer).await?,
+            Query::Drain {} => {
+                let _attended = self.units.attend();
+                let report = self.units.drain(self.drain_grace).await;
+                writer.put(FrameType::Reply, &report);
+                writer.flush().await?;
+            }
         }
         Ok(())
     }

@@ -51,6 +51,7 @@ impl StatusSource {
                 .iter()
                 .map(|w| w.directive.to_owned())
                 .collect(),
+            draining: self.units.executor.is_draining(),
             pool: pool_report(&self.units),
             forwarded: ForwardedReport {
                 packets: counters.packets.get(),

@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use workmesh_proto::NodeId;
 
 use super::placement::Outstanding;
@@ -31,6 +33,9 @@ pub(crate) struct Units {
     sessions: OnceLock<Arc<Sessions>>,
     /// Conversations of peers, until their streams are delivered.
     served: TaskTracker,
+    /// Conversations of local programs that a stop waits for.
+    attended: TaskTracker,
+    cut_short: CancellationToken,
 }
 
 impl Units {
@@ -51,6 +56,8 @@ impl Units {
             stopping: AtomicBool::new(false),
             sessions: OnceLock::new(),
             served: TaskTracker::new(),
+            attended: TaskTracker::new(),
+            cut_short: CancellationToken::new(),
         });
         let weak = Arc::downgrade(&units);
         let sessions = Sessions::new(
@@ -80,6 +87,27 @@ impl Units {
     pub(crate) async fn delivered(&self) {
         self.served.close();
         self.served.wait().await;
+    }
+
+    /// A local program has a conversation that a stop waits for, as long as the token lives.
+    pub(crate) fn attend(&self) -> TaskTrackerToken {
+        self.attended.token()
+    }
+
+    /// Waits until local programs have all that they have asked for.
+    pub(crate) async fn attended(&self) {
+        self.attended.close();
+        self.attended.wait().await;
+    }
+
+    /// Units that were submitted here and run elsewhere get no more time.
+    pub(crate) fn cut_short(&self) {
+        self.cut_short.cancel();
+    }
+
+    /// Waits until [`cut_short`](Self::cut_short).
+    pub(crate) async fn until_cut_short(&self) {
+        self.cut_short.cancelled().await;
     }
 
     /// Its sessions.
