@@ -339,16 +339,9 @@ impl Node {
         let units = &self.units;
         units.begin_to_stop();
         let attended = tokio::time::timeout(grace, units.attended());
-        let (drained, attended) = tokio::join!(units.drain(grace), attended);
+        let (_drained, attended) = tokio::join!(units.drain(grace), attended);
         if attended.is_err() {
             units.cut_short();
-        }
-        if drained.stopped > 0 || drained.stuck > 0 {
-            warn!(
-                stopped = drained.stopped,
-                stuck = drained.stuck,
-                "units did not end in time"
-            );
         }
         let delivered = async { tokio::join!(units.delivered(), units.attended()) };
         let _late = tokio::time::timeout(DELIVER, delivered).await;

@@ -18,9 +18,10 @@ Examples:
   node drain --json | jq .stopped
   node drain --data-dir /var/lib/workmesh && systemctl stop workmesh-node
 
-The mesh hears first that this node has no workers any more; new units are refused as `draining`. Units that run or wait
-have the time of --drain-grace, a setting of the node, then they end as `shutdown`. The node stays up as a relay; starting
-it anew ends the drained state. Interrupting this command does not.
+The mesh hears first that this node has no workers any more; new units are refused as `draining`.
+Units that run or wait have the time of --drain-grace, a setting of the node, then they end as
+`shutdown`. The node stays up as a relay; starting it anew ends the drained state. Interrupting
+this command does not.
 
 With --json: node, ended (by themselves), stopped, stuck (functions that have not returned).";
 

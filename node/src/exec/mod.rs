@@ -185,8 +185,10 @@ impl Executor {
             let grace = pool.settings.stop_grace + Duration::from_secs(1);
             // What is left after the grace holds its slot because the limit of abandoned threads is reached.
             is_idle_within(&mut load, grace).await;
+            let Drained { stopped, stuck, .. } = pool.drained();
+            tracing::warn!(stopped, stuck, "units did not end in time");
         }
-        let drained = self.owner.pool.drained();
+        let drained = pool.drained();
         self.log_drained(drained);
         drained
     }

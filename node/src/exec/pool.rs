@@ -249,7 +249,10 @@ impl Pool {
 
     /// Ends every unit that a drain has left.
     pub(super) fn stop_all(self: &Arc<Self>) {
-        let stopped = self.end_all(Kind::Shutdown, "the node shut down before the unit ended");
+        let stopped = self.end_all(
+            Kind::Shutdown,
+            "its executor was drained or shut down before it ended",
+        );
         if let Some(drain) = &mut self.state.lock().draining {
             drain.stopped += stopped;
         }
