@@ -58,6 +58,8 @@ pub struct Settings {
     pub max_file_payload: u64,
     /// How long a payload may stand still before its unit fails; 100 ms to a day.
     pub payload_idle: Duration,
+    /// How long units may go on while the node drains or stops; 0 to a day.
+    pub drain_grace: Duration,
 
     /// How durable units are kept.
     pub work: WorkSettings,
@@ -88,6 +90,7 @@ impl Settings {
             max_file_payload: 16 * 1024 * 1024 * 1024,
             payload_idle: Duration::from_secs(60),
             work: WorkSettings::default(),
+            drain_grace: Duration::from_secs(30),
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             worker_config: BTreeMap::new(),

@@ -1,7 +1,5 @@
 //! A node as a daemon: logging, the control socket, signals, and the word to the service manager.
 
-use std::time::Duration;
-
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
@@ -10,9 +8,6 @@ use crate::config::{LogFormat, Settings};
 use crate::control::ControlSocket;
 use crate::identity::Identity;
 use crate::node::{Node, NodeError};
-
-/// How long running units may take to end after a request to stop.
-const DRAIN: Duration = Duration::from_secs(30);
 
 /// Runs a node until it is told to stop: SIGTERM or SIGINT drain it, a second one stops it at once; SIGHUP reloads
 /// the certificate.
@@ -40,10 +35,10 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     notify(&[sd_notify::NotifyState::Stopping]);
     match ended {
         Ok(()) => {
-            info!("stopping; send the signal again to stop at once");
             let mut again = StopSignals::new()?;
+            info!("stopping; send the signal again to stop at once");
             tokio::select! {
-                () = node.stop_sooner(DRAIN, again.wait()) => info!("stopped"),
+                () = node.stop_sooner(settings.drain_grace, again.wait()) => info!("stopped"),
                 () = socket.serve(control) => {}
             }
             Ok(())

@@ -10,6 +10,7 @@ pub mod identity;
 mod link;
 mod mesh;
 mod exec;
+mod store;
 mod unit;
 pub mod control;
 mod cli;

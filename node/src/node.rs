@@ -24,6 +24,8 @@ use crate::exec::{EMPTY_REMEDY, ExecError, ExecSettings, Executor, Registry, Reg
 use crate::identity::{Identity, IdentityError, next_incarnation};
 use crate::link::{Endpoint, EndpointSettings, LinkError};
 use crate::mesh::{Dialer, Driver, MeshHandle, accept_peers};
+use crate::store::{Store, StoreSettings};
+use crate::unit::durable::{self, Host, Work};
 use crate::unit::report::{PingReport, StatusReport};
 use crate::unit::{SubmittedUnit, UnitEvents, UnitRequest, Units};
 
@@ -33,8 +35,12 @@ const LEAF_PIPE_BYTES: usize = 256 * 1024;
 const LOAD_PAUSE: Duration = Duration::from_millis(50);
 /// How long the delivery of the last responses may take while the node stops.
 const DELIVER: Duration = Duration::from_secs(5);
+/// The same when the node has to stop at once.
+const DELIVER_AT_ONCE: Duration = Duration::from_millis(500);
 /// What units that ended just before the stop have sent is given this long to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How long the store of durable units may take to be closed.
+const KEEP: Duration = Duration::from_secs(5);
 /// How long leaving the mesh may take.
 const LEAVE: Duration = Duration::from_secs(1);
 
@@ -47,6 +53,7 @@ pub struct Node {
     endpoint: Arc<Endpoint>,
     status: Arc<StatusSource>,
     control: Control,
+    work: Option<Arc<Work>>,
     tasks: JoinSet<()>,
     dialers: JoinSet<()>,
     driver: AbortHandle,
@@ -66,6 +73,9 @@ pub enum NodeError {
     /// The pool.
     #[error("{0}")]
     Executor(String),
+    /// The store of durable units.
+    #[error("{0}")]
+    Store(String),
     /// The socket or TLS.
     #[error("{0}")]
     Endpoint(String),
@@ -181,6 +191,10 @@ impl Node {
         let (driver, mesh) = Driver::new(config, endpoint.clone());
         let units = Units::start(node.clone(), executor.clone(), mesh.clone(), endpoint.clone());
         let mut tasks = JoinSet::new();
+        let work = match leaf {
+            true => None,
+            false => Some(start_work(&settings, &units, incarnation, &mut tasks).await?),
+        };
         let (tell, duplicate) = oneshot::channel();
         let driver = tasks.spawn(async move {
             if let Err(older) = driver.run().await {
@@ -208,13 +222,15 @@ impl Node {
             listens: settings.listen.is_some(),
             dialers: dial_states,
             not_after: ArcSwap::from_pointee(identity.not_after()),
+            work: work.clone(),
         });
-        let control = Control::new(units.clone(), status.clone());
+        let control = Control::new(units.clone(), status.clone(), work.clone(), settings.drain_grace);
         Ok(Self {
             units,
             endpoint,
             status,
             control,
+            work,
             tasks,
             dialers,
             driver,
@@ -313,29 +329,20 @@ impl Node {
         Ok(())
     }
 
-    /// Takes no new units, lets running ones end within `drain`, and leaves the mesh.
-    pub async fn stop(self, drain: Duration) {
-        self.stop_sooner(drain, std::future::pending()).await;
+    /// Takes no new units, lets running ones end within `grace`, ends the others, and leaves the mesh.
+    pub async fn stop(self, grace: Duration) {
+        self.stop_sooner(grace, std::future::pending()).await;
     }
 
     /// As [`stop`](Self::stop); once `hurry` is ready, units are given no more time.
-    pub(crate) async fn stop_sooner(mut self, drain: Duration, hurry: impl Future<Output = ()>) {
-        self.units.begin_to_stop();
-        let executor = &self.units.executor;
-        let drained = tokio::select! {
-            drained = executor.drain(drain) => drained,
-            () = hurry => executor.drain(Duration::ZERO).await,
-        };
-        if drained.stopped > 0 || drained.stuck > 0 {
-            warn!(
-                stopped = drained.stopped,
-                stuck = drained.stuck,
-                "units did not end in time"
-            );
+    pub(crate) async fn stop_sooner(mut self, grace: Duration, hurry: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.run_down(grace) => {}
+            () = hurry => self.run_down_at_once().await,
         }
-        let _late = tokio::time::timeout(DELIVER, self.units.delivered()).await;
-        if self.units.sessions().count() > 0 {
-            tokio::time::sleep(LAST_WORDS).await;
+        if let Some(work) = &self.work {
+            // What is not over goes on at the next start.
+            let _late = tokio::time::timeout(KEEP, work.stop()).await;
         }
         self.dialers.shutdown().await;
         self.units.sessions().close_all();
@@ -343,6 +350,31 @@ impl Node {
         self.endpoint.close().await;
         self.driver.abort();
         self.tasks.shutdown().await;
+    }
+
+    /// Sees all units to their end, those that run here and those that local programs have submitted.
+    async fn run_down(&self, grace: Duration) {
+        let units = &self.units;
+        units.begin_to_stop();
+        let attended = tokio::time::timeout(grace, units.attended());
+        let (_drained, attended) = tokio::join!(units.drain(grace), attended);
+        if attended.is_err() {
+            units.cut_short();
+        }
+        let delivered = async { tokio::join!(units.delivered(), units.attended()) };
+        let _late = tokio::time::timeout(DELIVER, delivered).await;
+        if units.sessions().count() > 0 {
+            tokio::time::sleep(LAST_WORDS).await;
+        }
+    }
+
+    /// Ends all units, and tells whoever waits for them as far as that takes no time.
+    async fn run_down_at_once(&self) {
+        let units = &self.units;
+        units.executor.stop_now();
+        units.cut_short();
+        let delivered = async { tokio::join!(units.delivered(), units.attended()) };
+        let _late = tokio::time::timeout(DELIVER_AT_ONCE, delivered).await;
     }
 
     async fn wait_until_joined(&self, patience: Duration) -> Result<(), NodeError> {
@@ -375,6 +407,41 @@ fn exec_settings(settings: &Settings, node: &NodeId, spool_dir: std::path::PathB
         worker_config: settings.worker_config.clone(),
         ..ExecSettings::new(node.clone(), settings.max_workers, spool_dir)
     }
+}
+
+/// Opens the store of durable units and takes over what an earlier life has left there; nobody is answered before.
+async fn start_work(
+    settings: &Settings,
+    units: &Arc<Units>,
+    life: Incarnation,
+    tasks: &mut JoinSet<()>,
+) -> Result<Arc<Work>, NodeError> {
+    let dir = settings.data_dir.join("store");
+    let store_settings = StoreSettings {
+        quota_bytes: settings.work.quota,
+        reserve_bytes: settings.work.reserve,
+        ..StoreSettings::default()
+    };
+    let opening = tokio::task::spawn_blocking(move || Store::open(&dir, store_settings));
+    let (store, found) = opening
+        .await
+        .map_err(|error| NodeError::Store(error.to_string()))?
+        .map_err(|error| NodeError::Store(error.to_string()))?;
+    let executor = units.executor.clone();
+    let host = Host::new(
+        units.node.clone(),
+        life,
+        executor,
+        store.clone(),
+        settings.work.clone(),
+    );
+    let work = Work::new(units.clone(), host.clone(), store, settings.work.clone());
+    durable::recover(&work, &host, found).await;
+    units.host_durable(host.clone());
+    tasks.spawn(work.clone().watch_reach(units.mesh.clone()));
+    tasks.spawn(work.clone().retain());
+    tasks.spawn(host.collect());
+    Ok(work)
 }
 
 fn temporary_spool() -> Result<TempDir, NodeError> {

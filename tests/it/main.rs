@@ -6,6 +6,7 @@ mod submit;
 mod errors;
 mod payloads;
 mod pool;
+mod drain;
 mod reroute;
 mod membership;
 mod identity;

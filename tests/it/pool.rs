@@ -105,4 +105,5 @@ fn a_worker_that_never_returns_loses_its_slot_to_others() {
         "NEXT"
     );
     assert_eq!(states(&mesh.ping("A", "B")), ["abandoned"]);
+    assert_eq!(mesh.status("B")["pool"]["abandoned"], 1);
 }

@@ -11,8 +11,8 @@ pub enum StopReason {
     Cancelled,
     /// Its deadline passed.
     Expired,
-    /// The node shuts down.
-    Draining,
+    /// The node shuts down, or is drained.
+    Shutdown,
 }
 
 impl StopReason {
@@ -21,7 +21,7 @@ impl StopReason {
         match self {
             Self::Cancelled => "the unit was cancelled",
             Self::Expired => "the unit's deadline passed",
-            Self::Draining => "the node is shutting down",
+            Self::Shutdown => "the node shuts down",
         }
     }
 }
@@ -111,8 +111,8 @@ mod tests {
     #[test]
     fn waiting_ends_at_once_when_the_flag_is_set() {
         let flag = CancelFlag::new();
-        flag.stop(StopReason::Draining);
-        assert_eq!(flag.wait(Duration::MAX), Some(StopReason::Draining));
+        flag.stop(StopReason::Shutdown);
+        assert_eq!(flag.wait(Duration::MAX), Some(StopReason::Shutdown));
     }
 
     #[test]

@@ -156,11 +156,11 @@ mod tests {
     fn check_and_sleep_fail_once_the_unit_has_to_stop() {
         let cx = context(serde_json::Value::Null);
         assert!(cx.check().is_ok());
-        cx.parts.cancel.stop(StopReason::Draining);
-        assert_eq!(cx.check().unwrap_err().stop_reason(), Some(StopReason::Draining));
+        cx.parts.cancel.stop(StopReason::Shutdown);
+        assert_eq!(cx.check().unwrap_err().stop_reason(), Some(StopReason::Shutdown));
         assert_eq!(
             cx.sleep(Duration::MAX).unwrap_err().stop_reason(),
-            Some(StopReason::Draining)
+            Some(StopReason::Shutdown)
         );
     }
 

@@ -201,6 +201,7 @@ fn queries() -> Vec<Vector> {
         ),
         query("status", "Asks what the node knows.", Query::Status {}),
         query("workers", "Asks for the workers of the mesh.", Query::Workers {}),
+        query("drain", "Drains the node.", Query::Drain {}),
         query(
             "trace",
             "Asks for the way to a node.",

@@ -185,6 +185,7 @@ pool.queue = 1024                 # default
 pool.max_bytes_payload = \"16MiB\"  # default
 pool.max_file_payload = \"16GiB\"   # default
 pool.payload_idle = \"1m\"          # default
+pool.drain_grace = \"30s\"          # default
 log.level = \"info\"                # default
 log.format = \"text\"               # default
 workers.http = { limit = 3 }      # DATA/node.toml:3

@@ -23,6 +23,7 @@ mod config;
 mod bench;
 mod demo;
 mod unit;
+mod drain;
 mod completions;
 mod connect;
 mod conversation;
@@ -78,6 +79,7 @@ enum Verb {
     Trace(trace::TraceArgs),
     Status(status::StatusArgs),
     Workers(workers::WorkersArgs),
+    Drain(drain::DrainArgs),
     Bench(bench::BenchArgs),
     Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),
@@ -157,6 +159,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             args.connect.data_dir = data_dir;
             block_on(workers::run(args))
         }
+        Verb::Drain(args) => block_on(drain::run(args, data_dir)),
         Verb::Bench(mut args) => {
             args.connect.data_dir = data_dir;
             block_on(bench::run(args))

@@ -20,7 +20,7 @@ Examples:
   node ping nodeB --json | jq .rtt_ms
 
 With --json each answer is one object a line: node, rtt_ms, version, uptime_s, initial_time, response_time,
-active_work[{id, directive, sender, state, age_s}], pool{slots, running, queued, queue_limit}.";
+active_work[{id, directive, sender, state, age_s}], pool{slots, running, queued, queue_limit, abandoned}.";
 
 /// Ask a node how it is: round-trip time, version, uptime, pool, running and queued units
 #[derive(Args, Clone, Debug)]
@@ -88,17 +88,13 @@ async fn ping(args: &PingArgs, access: &Access) -> anyhow::Result<PingReport> {
 
 /// One line for the node, and a table of its units if it has any.
 fn answer(report: &PingReport) -> String {
-    let pool = &report.pool;
     let mut answer = format!(
-        "{}: {}, version {}, up {}, {} of {} slots running, {} of {} queued\n",
+        "{}: {}, version {}, up {}, {}\n",
         report.node,
         text::milliseconds(report.rtt_ms),
         text::one_line(&report.version),
         text::seconds(report.uptime_s),
-        pool.running,
-        pool.slots,
-        pool.queued,
-        pool.queue_limit,
+        text::pool(&report.pool),
     );
     if !report.active_work.is_empty() {
         let rows = report.active_work.iter().map(|work| {

@@ -18,7 +18,7 @@ Examples:
   node status --json | jq -r .listen
 
 With --json: node, mesh, version, uptime_s, listen, links[{node, address, cost, rtt_ms, state}],
-routes[{node, next_hop, cost, hops}], workers[...], pool{slots, running, queued, queue_limit},
+routes[{node, next_hop, cost, hops}], workers[...], draining, pool{slots, running, queued, queue_limit, abandoned},
 forwarded{packets, bytes, dropped}, certificate{not_after}.";
 
 /// Days before the end of a certificate from which on it is pointed out.
@@ -52,7 +52,6 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
 
 /// The whole page for a person.
 fn page(report: &StatusReport, now: Timestamp) -> String {
-    let pool = &report.pool;
     let forwarded = &report.forwarded;
     let facts = [
         (
@@ -74,13 +73,7 @@ fn page(report: &StatusReport, now: Timestamp) -> String {
                 .as_deref()
                 .map_or_else(|| "no".to_owned(), text::one_line),
         ),
-        (
-            "pool",
-            format!(
-                "{} of {} slots running, {} of {} queued",
-                pool.running, pool.slots, pool.queued, pool.queue_limit
-            ),
-        ),
+        ("pool", text::pool(&report.pool)),
         (
             "forwarded",
             format!(
@@ -93,8 +86,14 @@ fn page(report: &StatusReport, now: Timestamp) -> String {
         ("certificate", certificate(report.certificate.not_after, now)),
         ("workers", text::one_line(&report.workers.join(" "))),
     ];
+    let draining = report.draining.then(|| {
+        (
+            "draining",
+            "takes no new units until it is started anew".to_owned(),
+        )
+    });
     let mut page = String::new();
-    for (name, fact) in facts {
+    for (name, fact) in facts.into_iter().chain(draining) {
         writeln!(page, "{name:<12} {fact}").expect("writing to a string cannot fail");
     }
     if !report.links.is_empty() {
@@ -193,6 +192,17 @@ b     b       10    1
 z     no way  -     -
 "
         );
+    }
+
+    #[test]
+    fn the_page_says_so_of_a_node_that_drains_and_of_abandoned_units() {
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let mut report = report();
+        report.draining = true;
+        report.pool.abandoned = 2;
+        let page = page(&report, now);
+        assert!(page.contains("\ndraining     takes no new units until"), "{page}");
+        assert!(page.contains("0 of 64 queued, 2 abandoned\n"), "{page}");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::time::Duration;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
+use crate::unit::report::PoolReport;
+
 /// Whether a character may change what a terminal shows elsewhere: controls, and marks that turn the direction of text.
 fn is_unsafe(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -138,6 +140,18 @@ pub(crate) fn milliseconds(ms: f64) -> String {
 /// A number of bytes: `512 B`, `1.5 KiB`.
 pub(crate) fn bytes(bytes: u64) -> String {
     bytesize::ByteSize::b(bytes).display().iec().to_string()
+}
+
+/// How full a pool is, in one line.
+pub(crate) fn pool(pool: &PoolReport) -> String {
+    let abandoned = match pool.abandoned {
+        0 => String::new(),
+        some => format!(", {some} abandoned"),
+    };
+    format!(
+        "{} of {} slots running, {} of {} queued{abandoned}",
+        pool.running, pool.slots, pool.queued, pool.queue_limit
+    )
 }
 
 /// `1 unit`, `2 units`.

@@ -60,6 +60,7 @@ impl Environment {
         layer.pool.max_bytes_payload = self.parse(&layer::MAX_BYTES_PAYLOAD, value::size)?;
         layer.pool.max_file_payload = self.parse(&layer::MAX_FILE_PAYLOAD, value::size)?;
         layer.pool.payload_idle = self.parse(&layer::PAYLOAD_IDLE, value::payload_idle)?;
+        layer.pool.drain_grace = self.parse(&layer::DRAIN_GRACE, value::drain_grace)?;
         layer.log.level = self.parse(&layer::LOG, value::log)?;
         layer.log.format = self.parse(&layer::LOG_FORMAT, value::log_format)?;
         Ok(layer)
@@ -135,6 +136,7 @@ mod tests {
             ("NODE_MAX_BYTES_PAYLOAD", "1KiB"),
             ("NODE_MAX_FILE_PAYLOAD", "1MiB"),
             ("NODE_PAYLOAD_IDLE", "2s"),
+            ("NODE_DRAIN_GRACE", "3s"),
             ("NODE_LOG", "debug"),
             ("NODE_LOG_FORMAT", "json"),
         ])

@@ -201,6 +201,7 @@ mod tests {
             max_bytes_payload = "1KiB"
             max_file_payload = "1MiB"
             payload_idle = "2s"
+            drain_grace = "3s"
             [log]
             level = "debug"
             format = "json"
@@ -214,7 +215,7 @@ mod tests {
             assert!(file.line(key.path).is_some(), "{}", key.path);
         }
         assert_eq!(file.line("mesh.cost"), Some(5));
-        assert_eq!(file.line("workers.http"), Some(17));
+        assert_eq!(file.line("workers.http"), Some(18));
     }
 
     #[test]

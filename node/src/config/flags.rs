@@ -49,6 +49,9 @@ pub struct RunArgs {
     /// How long a payload may stand still [default: 60s]
     #[arg(long, value_name = "DURATION", value_parser = value::payload_idle)]
     payload_idle: Option<Duration>,
+    /// How long units may go on while the node drains or stops [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = value::drain_grace)]
+    drain_grace: Option<Duration>,
     /// What to log: off, error, warn, info, debug, trace, or target=level with commas [default: info]
     #[arg(long, value_name = "FILTER", value_parser = value::log)]
     log: Option<String>,
@@ -117,6 +120,7 @@ impl RunArgs {
                 max_bytes_payload: self.max_bytes_payload,
                 max_file_payload: self.max_file_payload,
                 payload_idle: self.payload_idle,
+                drain_grace: self.drain_grace,
             },
             log: LogTable {
                 level: self.log.clone(),

@@ -49,6 +49,8 @@ pub(super) struct PoolTable {
     pub(super) max_file_payload: Option<u64>,
     #[serde(deserialize_with = "payload_idle")]
     pub(super) payload_idle: Option<Duration>,
+    #[serde(deserialize_with = "drain_grace")]
+    pub(super) drain_grace: Option<Duration>,
 }
 
 /// The table `[log]`.
@@ -87,6 +89,7 @@ keys! {
     MAX_BYTES_PAYLOAD = "pool.max_bytes_payload", "NODE_MAX_BYTES_PAYLOAD", "--max-bytes-payload";
     MAX_FILE_PAYLOAD = "pool.max_file_payload", "NODE_MAX_FILE_PAYLOAD", "--max-file-payload";
     PAYLOAD_IDLE = "pool.payload_idle", "NODE_PAYLOAD_IDLE", "--payload-idle";
+    DRAIN_GRACE = "pool.drain_grace", "NODE_DRAIN_GRACE", "--drain-grace";
     LOG = "log.level", "NODE_LOG", "--log";
     LOG_FORMAT = "log.format", "NODE_LOG_FORMAT", "--log-format";
 }
@@ -165,6 +168,10 @@ fn detection<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Duration>, D
 
 fn payload_idle<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Duration>, D::Error> {
     text(source, value::payload_idle)
+}
+
+fn drain_grace<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Duration>, D::Error> {
+    text(source, value::drain_grace)
 }
 
 fn size<'de, D: Deserializer<'de>>(source: D) -> Result<Option<u64>, D::Error> {

@@ -183,6 +183,12 @@ impl Merge {
                 |d| show_duration(*d).into(),
             ),
             work: default.work,
+            drain_grace: self.pick(
+                &layer::DRAIN_GRACE,
+                |l| l.pool.drain_grace,
+                default.drain_grace,
+                |d| show_duration(*d).into(),
+            ),
             log: self.pick(
                 &layer::LOG,
                 |l| l.log.level.clone(),

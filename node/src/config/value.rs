@@ -22,6 +22,7 @@ const MAX_WORKERS: usize = 1024;
 const MAX_QUEUE: usize = 1_000_000;
 const DETECTION: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(600));
 const PAYLOAD_IDLE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(86_400));
+const DRAIN_GRACE: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(86_400));
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// A peer to dial: `host:port`, or `id@host:port` to demand that it is this node.
@@ -214,6 +215,11 @@ pub(super) fn detection(text: &str) -> Result<Duration, String> {
 /// How long a payload may stand still.
 pub(super) fn payload_idle(text: &str) -> Result<Duration, String> {
     duration(text, PAYLOAD_IDLE)
+}
+
+/// How long units may go on while the node drains or stops.
+pub(super) fn drain_grace(text: &str) -> Result<Duration, String> {
+    duration(text, DRAIN_GRACE)
 }
 
 fn duration(text: &str, (min, max): (Duration, Duration)) -> Result<Duration, String> {
@@ -431,6 +437,9 @@ mod tests {
         }
         assert_eq!(payload_idle("24h"), Ok(Duration::from_secs(86_400)));
         assert!(payload_idle("99ms").is_err());
+        assert_eq!(drain_grace("0s"), Ok(Duration::ZERO));
+        assert_eq!(drain_grace("24h"), Ok(Duration::from_secs(86_400)));
+        assert!(drain_grace("24h 1s").is_err());
     }
 
     #[test]

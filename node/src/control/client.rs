@@ -19,7 +19,9 @@ use workmesh_proto::wire::query::{Fault, Query, WorkFilter};
 use workmesh_proto::wire::unit::{Cancel, Submit};
 use workmesh_proto::{NodeId, UnitId};
 
-use crate::unit::report::{HopReport, PingReport, ReleaseReport, StatusReport, WorkReport, WorkerReport};
+use crate::unit::report::{
+    DrainReport, HopReport, PingReport, ReleaseReport, StatusReport, WorkReport, WorkerReport,
+};
 
 /// The longest payload frame that a client sends, in bytes.
 pub const PAYLOAD_FRAME_BYTES: usize = 64 * 1024;
@@ -113,6 +115,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             older_than_ms,
         };
         self.ask(query).await
+    }
+
+    /// Drains the node; waits until the units that it runs have ended or were stopped.
+    pub async fn drain(self) -> Result<DrainReport, ClientError> {
+        self.ask(Query::Drain {}).await
     }
 
     /// Asks for the way to `node`; the hops are read one by one as they are found.

@@ -5,6 +5,7 @@ mod server;
 mod stream;
 mod unit;
 mod status;
+mod work;
 #[cfg(test)]
 pub(crate) mod scripted;
 

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 use workmesh_proto::NodeId;
 use workmesh_proto::wire::codec;
+use workmesh_proto::wire::durable::Attach;
 use workmesh_proto::wire::frame::{Frame, FrameType};
 use workmesh_proto::wire::query::{Fault, Query};
 use workmesh_proto::wire::unit::{Cancel, Kind, Refused, Submit};
@@ -23,7 +24,9 @@ use super::client::SOCKET_NAME;
 use super::status::StatusSource;
 use super::stream::{ControlReader, ControlWriter, StreamError};
 use super::unit::{self, Cancels};
+use super::work;
 use crate::unit::Units;
+use crate::unit::durable::Work;
 
 /// Rows of workers in one frame: as many of the longest as fit.
 const WORKERS_A_FRAME: usize = 200;
@@ -37,14 +40,25 @@ const FIRST_FRAME: Duration = Duration::from_secs(10);
 pub(crate) struct Control {
     pub(super) units: Arc<Units>,
     pub(super) cancels: Arc<Cancels>,
+    drain_grace: Duration,
     status: Arc<StatusSource>,
+    /// None on a node without a store.
+    work: Option<Arc<Work>>,
 }
 
 impl Control {
-    pub(crate) fn new(units: Arc<Units>, status: Arc<StatusSource>) -> Self {
+    /// `drain_grace` is how long units may go on when a program asks for a drain.
+    pub(crate) fn new(
+        units: Arc<Units>,
+        status: Arc<StatusSource>,
+        work: Option<Arc<Work>>,
+        drain_grace: Duration,
+    ) -> Self {
         Self {
             units,
+            work,
             cancels: Arc::default(),
+            drain_grace,
             status,
         }
     }
@@ -79,6 +93,9 @@ impl Control {
     {
         match frame.frame_type() {
             Some(FrameType::Submit) => match codec::decode::<Submit>(&frame.body) {
+                Ok(submit) if submit.durable => {
+                    work::submit(self.work.as_ref(), submit, reader, writer).await
+                }
                 Ok(submit) => unit::serve(self, submit, reader, writer).await,
                 Err(error) => {
                     let refused = Refused {
@@ -90,9 +107,16 @@ impl Control {
                 }
             },
             Some(FrameType::Cancel) => {
+                if work::cancel(self.work.as_ref(), &frame, writer).await? {
+                    return Ok(());
+                }
                 let cancel: Cancel = codec::decode(&frame.body)?;
                 self.cancels.cancel(cancel.unit);
                 Ok(())
+            }
+            Some(FrameType::Attach) => {
+                let attach: Attach = codec::decode(&frame.body)?;
+                work::attach(self.work.as_ref(), &attach, reader, writer).await
             }
             Some(FrameType::Query) => {
                 let query = codec::decode::<Query>(&frame.body)?;
@@ -132,14 +156,13 @@ impl Control {
             }
             Query::Trace { node } => self.trace(node, writer).await?,
             Query::Work(_) | Query::WorkShow { .. } | Query::WorkRelease { .. } => {
-                let message = "this node keeps no durable units".to_owned();
-                writer.put(
-                    FrameType::Fault,
-                    &Fault {
-                        kind: Kind::NoSuchUnit,
-                        message,
-                    },
-                );
+                work::reply(self.work.as_deref(), query, writer).await?;
+            }
+            Query::Drain {} => {
+                let _attended = self.units.attend();
+                let report = self.units.drain(self.drain_grace).await;
+                writer.put(FrameType::Reply, &report);
+                writer.flush().await?;
             }
         }
         Ok(())

@@ -11,6 +11,7 @@ use workmesh_proto::{MeshName, NodeId};
 
 use crate::link::{DROPS, Endpoint};
 use crate::mesh::DialState;
+use crate::unit::durable::Work;
 use crate::unit::report::{
     CertificateReport, ForwardedReport, LinkReport, RouteReport, StatusReport, WorkerReport,
 };
@@ -24,6 +25,8 @@ pub(crate) struct StatusSource {
     pub(crate) listens: bool,
     pub(crate) dialers: Vec<Arc<Mutex<DialState>>>,
     pub(crate) not_after: ArcSwap<Timestamp>,
+    /// None on a node without a store.
+    pub(crate) work: Option<Arc<Work>>,
 }
 
 impl StatusSource {
@@ -51,6 +54,7 @@ impl StatusSource {
                 .iter()
                 .map(|w| w.directive.to_owned())
                 .collect(),
+            draining: self.units.executor.is_draining(),
             pool: pool_report(&self.units),
             forwarded: ForwardedReport {
                 packets: counters.packets.get(),
@@ -98,6 +102,8 @@ impl StatusSource {
         totals.insert("mesh.over_limit".to_owned(), mesh.over_limit);
         totals.insert("mesh.digest_mismatches".to_owned(), mesh.digest_mismatches);
         totals.insert("mesh.spf_runs".to_owned(), mesh.spf_runs);
+        let work = self.work.iter().flat_map(|work| work.figures());
+        totals.extend(work.map(|(name, figure)| (name.to_owned(), figure)));
         totals
     }
 

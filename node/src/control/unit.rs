@@ -72,6 +72,11 @@ where
     R: AsyncRead + Send + Unpin,
     W: AsyncWrite + Send + Unpin,
 {
+    let _attended = control.units.attend();
+    if let Some(refused) = control.units.refusal() {
+        writer.put(FrameType::Refused, &refused);
+        return writer.flush().await;
+    }
     if let Err(limit) = submit.check() {
         let refused = Refused {
             kind: Kind::Protocol,
@@ -91,6 +96,7 @@ where
     let submitted = tokio::select! {
         submitted = &mut submitting => submitted,
         () = cancellable.told.notified() => Err(cancelled()),
+        () = control.units.until_cut_short() => Err(shut_down()),
         // A client whose payload is complete can only cancel, or go away.
         told = carry_payload(&mut nothing_more, reader), if complete => {
             told?;
@@ -98,7 +104,7 @@ where
         }
     };
     match submitted {
-        Ok(unit) => carry(unit, &cancellable, complete, reader, writer).await,
+        Ok(unit) => carry(control, unit, &cancellable, complete, reader, writer).await,
         Err(eof) => refuse(eof, writer).await,
     }
 }
@@ -111,6 +117,10 @@ async fn refuse<W: AsyncWrite + Unpin>(eof: Eof, writer: &mut ControlWriter<W>) 
 
 fn cancelled() -> Eof {
     Eof::without_responses(Kind::Cancelled, "cancelled before an executor accepted")
+}
+
+fn shut_down() -> Eof {
+    Eof::without_responses(Kind::Shutdown, "this node shut down before an executor accepted")
 }
 
 fn request(submit: Submit) -> UnitRequest {
@@ -159,6 +169,7 @@ fn take_head<R: AsyncRead + Unpin>(reader: &mut ControlReader<R>) -> Result<Head
 }
 
 async fn carry<R, W>(
+    control: &Control,
     unit: SubmittedUnit,
     cancellable: &Cancellable<'_>,
     complete: bool,
@@ -182,6 +193,9 @@ where
     let up = carry_payload(&mut payload, reader);
     tokio::pin!(up);
     let mut up_ended = false;
+    let cut_short = control.units.until_cut_short();
+    tokio::pin!(cut_short);
+    let mut is_cut_short = false;
     loop {
         tokio::select! {
             event = events.next() => match event {
@@ -198,6 +212,10 @@ where
                 None => return Ok(()),
             },
             () = cancellable.told.notified() => events.cancel(),
+            () = &mut cut_short, if !is_cut_short => {
+                is_cut_short = true;
+                events.shut_down();
+            }
             told = &mut up, if !up_ended => {
                 up_ended = true;
                 match told? {

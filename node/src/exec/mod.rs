@@ -84,9 +84,11 @@ pub(crate) struct UnitCancel {
     unit: Arc<Unit>,
 }
 
-/// What a drain left.
+/// What a drain has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Drained {
+    /// Units that ended by themselves.
+    pub(crate) ended: u64,
     /// Units that were stopped because they did not end in time.
     pub(crate) stopped: usize,
     /// Threads whose functions have not returned.
@@ -168,24 +170,42 @@ impl Executor {
         self.owner.pool.counters()
     }
 
+    /// Refuses new units from here on.
+    pub(crate) fn refuse_new(&self) {
+        self.owner.pool.refuse_new();
+    }
+
+    /// Whether new units are refused.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.owner.pool.is_draining()
+    }
+
     /// Refuses new units, waits up to `limit` for the admitted ones, then stops the rest and waits until their
-    /// functions have returned or their threads are given up.
+    /// functions have returned or their threads are given up. May be called again, also while it runs.
     pub(crate) async fn drain(&self, limit: Duration) -> Drained {
         let pool = &self.owner.pool;
         pool.refuse_new();
         let mut load = self.load_changes();
-        if is_idle_within(&mut load, limit).await {
-            return self.drained(0);
+        if !is_idle_within(&mut load, limit).await {
+            pool.stop_all();
+            let grace = pool.settings.stop_grace + Duration::from_secs(1);
+            // What is left after the grace holds its slot because the limit of abandoned threads is reached.
+            is_idle_within(&mut load, grace).await;
+            let Drained { stopped, stuck, .. } = pool.drained();
+            tracing::warn!(stopped, stuck, "units did not end in time");
         }
-        let stopped = pool.end_all(Kind::Draining, "the node shut down before the unit ended");
-        let grace = pool.settings.stop_grace + Duration::from_secs(1);
-        // What is left after the grace holds its slot because the limit of abandoned threads is reached.
-        is_idle_within(&mut load, grace).await;
-        self.drained(stopped)
+        let drained = pool.drained();
+        self.log_drained(drained);
+        drained
     }
 
-    fn drained(&self, stopped: usize) -> Drained {
-        let load = self.load();
+    /// Refuses new units and ends those that are there, without waiting for their functions.
+    pub(crate) fn stop_now(&self) {
+        self.owner.pool.refuse_new();
+        self.owner.pool.stop_all();
+    }
+
+    fn log_drained(&self, drained: Drained) {
         let Counters {
             accepted,
             refused,
@@ -196,13 +216,9 @@ impl Executor {
             spool_bytes,
         } = self.counters();
         tracing::info!(
-            accepted, %refused, %ended, abandoned, payload_bytes, response_bytes, spool_bytes, stopped,
+            accepted, %refused, %ended, abandoned, payload_bytes, response_bytes, spool_bytes, stopped = drained.stopped,
             "executor drained"
         );
-        Drained {
-            stopped,
-            stuck: load.running + load.abandoned,
-        }
     }
 }
 

@@ -18,6 +18,7 @@ use workmesh_proto::UnitId;
 use workmesh_proto::wire::unit::Kind;
 
 use self::pace::Pace;
+use super::Drained;
 use super::budget::Budget;
 use super::ledger::Ledger;
 use super::registry::Registry;
@@ -76,10 +77,19 @@ struct State {
     stopping: VecDeque<(Instant, Arc<Unit>)>,
     overseen: bool,
     // the whole
-    draining: bool,
+    draining: Option<Drain>,
     closed: bool,
     load_watched: bool,
     counters: Counters,
+}
+
+/// A drain, from the moment when new units are refused.
+#[derive(Debug)]
+struct Drain {
+    /// Units without an end at its beginning.
+    unended: u64,
+    /// Of these, how many it has stopped.
+    stopped: usize,
 }
 
 impl Pool {
@@ -110,7 +120,7 @@ impl Pool {
             abandoned: 0,
             stopping: VecDeque::new(),
             overseen: false,
-            draining: false,
+            draining: None,
             closed: false,
             load_watched: false,
             counters: Counters::default(),
@@ -242,13 +252,47 @@ impl Pool {
 
     /// Refuses new units from here on.
     pub(super) fn refuse_new(&self) {
-        self.state.lock().draining = true;
+        let mut state = self.state.lock();
+        if state.draining.is_none() {
+            let unended = state.counters.unended();
+            state.draining = Some(Drain { unended, stopped: 0 });
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.state.lock().draining.is_some()
+    }
+
+    /// Ends every unit that a drain has left.
+    pub(super) fn stop_all(self: &Arc<Self>) {
+        let stopped = self.end_all(
+            Kind::Shutdown,
+            "its executor was drained or shut down before it ended",
+        );
+        if let Some(drain) = &mut self.state.lock().draining {
+            drain.stopped += stopped;
+        }
+    }
+
+    /// What a drain has come to so far.
+    pub(super) fn drained(&self) -> Drained {
+        let state = self.state.lock();
+        let unended = state.counters.unended();
+        let (before, stopped) = match &state.draining {
+            Some(drain) => (drain.unended, drain.stopped),
+            None => (unended, 0),
+        };
+        Drained {
+            ended: before.saturating_sub(unended).saturating_sub(stopped as u64),
+            stopped,
+            stuck: state.running + state.abandoned,
+        }
     }
 
     /// Ends every unit and every thread that is not within a function.
     pub(super) fn close(self: &Arc<Self>) {
         self.state.lock().closed = true;
-        self.end_all(Kind::Draining, "the node shut down");
+        self.end_all(Kind::Shutdown, "the node shut down");
         self.work.notify_all();
         self.overdue.notify_all();
     }

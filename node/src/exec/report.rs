@@ -105,6 +105,14 @@ pub(crate) struct Counters {
     pub(crate) spool_bytes: u64,
 }
 
+impl Counters {
+    /// Units admitted that have no end yet.
+    pub(super) fn unended(&self) -> u64 {
+        let ended: u64 = self.ended.iter().map(|(_, count)| count).sum();
+        self.accepted.saturating_sub(ended)
+    }
+}
+
 /// A count for each kind that has occurred.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KindCounts {

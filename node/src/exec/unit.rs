@@ -301,7 +301,7 @@ impl Unit {
 fn stop_reason(kind: Kind) -> StopReason {
     match kind {
         Kind::Expired => StopReason::Expired,
-        Kind::Draining => StopReason::Draining,
+        Kind::Shutdown => StopReason::Shutdown,
         _ => StopReason::Cancelled,
     }
 }

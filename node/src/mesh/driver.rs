@@ -40,6 +40,7 @@ pub(super) enum Input {
         reason: String,
     },
     Load(LoadFigures),
+    Withdraw(oneshot::Sender<()>),
     Leave(oneshot::Sender<()>),
 }
 
@@ -100,6 +101,14 @@ impl MeshHandle {
     /// Tells the mesh how full the pool is. A figure that finds the driver busy is left out: a fresher one follows.
     pub(crate) fn load(&self, figures: LoadFigures) {
         let _busy = self.inputs.try_send(Input::Load(figures));
+    }
+
+    /// Advertises no workers from here on; done when the advertisement is on its way to the neighbours.
+    pub(crate) async fn withdraw_workers(&self) {
+        let (done, sent) = oneshot::channel();
+        if self.inputs.send(Input::Withdraw(done)).await.is_ok() {
+            let _stopped = sent.await;
+        }
     }
 
     /// Leaves the mesh: the neighbours know at once.
@@ -237,6 +246,11 @@ impl Driver {
                 self.mesh.handle_link_closed(now, link);
             }
             Input::Load(figures) => self.mesh.handle_load(now, figures),
+            Input::Withdraw(done) => {
+                self.mesh.handle_withdrawal(now);
+                // What the mesh asks for is carried out before the next task runs.
+                let _gone = done.send(());
+            }
             Input::Leave(_) => unreachable!("the caller has taken it"),
         }
     }

@@ -21,6 +21,8 @@ use crate::mesh::InUse;
 const DEADLINE_GRACE: Duration = Duration::from_millis(500);
 /// How long after a cancellation the executor's own word is waited for.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
+/// The same for a unit whose origin stops.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(300);
 
 /// What comes back from a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +105,8 @@ pub struct UnitEvents {
     pub(super) source: EventSource,
     /// When the submitter's own clock ends the unit, whatever the executor says.
     pub(super) give_up: Option<(Instant, Kind)>,
+    /// This node stops: what is cancelled for that ends so.
+    pub(super) shut_down: bool,
     pub(super) ended: bool,
     pub(super) _placed: Placed,
 }
@@ -141,20 +145,36 @@ impl UnitEvents {
         if self.ended {
             return None;
         }
-        let event = match self.give_up {
+        let mut event = match self.give_up {
             None => self.source.next().await,
             Some((at, kind)) => match tokio::time::timeout_at(at.into(), self.source.next()).await {
                 Ok(event) => event,
                 Err(_) => UnitEvent::Eof(self.source.give_up(kind, &self.executor)),
             },
         };
-        self.ended = matches!(event, UnitEvent::Eof(_));
+        if let UnitEvent::Eof(eof) = &mut event {
+            self.ended = true;
+            if self.shut_down && eof.kind == Kind::Cancelled {
+                eof.kind = Kind::Shutdown;
+                eof.message = "the node that it was submitted at shut down before it ended".to_owned();
+            }
+        }
         Some(event)
     }
 
     /// Cancels the unit. Its end comes as an event, in any case within a moment.
     pub fn cancel(&mut self) {
-        let at = Instant::now() + CANCEL_GRACE;
+        self.cancel_within(CANCEL_GRACE);
+    }
+
+    /// Cancels the unit because this node stops.
+    pub(crate) fn shut_down(&mut self) {
+        self.shut_down = true;
+        self.cancel_within(SHUTDOWN_GRACE);
+    }
+
+    fn cancel_within(&mut self, grace: Duration) {
+        let at = Instant::now() + grace;
         if self.give_up.is_none_or(|(deadline, _)| at < deadline) {
             self.give_up = Some((at, Kind::Cancelled));
         }

@@ -1,6 +1,7 @@
 //! Units in motion: at their origin (placement, submission, events) and on their way into this node's executor.
 //! Also the questions that nodes ask each other, and the answers. Knows sessions, never sockets.
 
+mod drain;
 pub(crate) mod durable;
 mod events;
 mod origin;

@@ -403,6 +403,7 @@ impl Units {
             executor: node.clone(),
             source,
             give_up: None,
+            shut_down: false,
             ended: false,
             _placed: self.outstanding.place(node),
         }

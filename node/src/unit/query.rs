@@ -39,7 +39,8 @@ pub(super) fn answer(units: &Units, query: &Query, sender: &mut FrameSender) {
         | Query::Workers {}
         | Query::Work(_)
         | Query::WorkShow { .. }
-        | Query::WorkRelease { .. } => {
+        | Query::WorkRelease { .. }
+        | Query::Drain {} => {
             let message = "this question is answered on the control socket only".to_owned();
             sender.put(
                 FrameType::Fault,
@@ -80,12 +81,14 @@ fn ping_report(units: &Units) -> PingReport {
 
 /// How full this node's pool is.
 pub(crate) fn pool_report(units: &Units) -> PoolReport {
-    let load = units.executor.load().advertised();
+    let load = units.executor.load();
+    let count = |figure: usize| u32::try_from(figure).unwrap_or(u32::MAX);
     PoolReport {
-        slots: load.slots,
-        running: load.running,
-        queued: load.queued,
-        queue_limit: load.queue_limit,
+        slots: count(load.slots),
+        running: count(load.running),
+        queued: count(load.queued),
+        queue_limit: count(load.queue_limit),
+        abandoned: count(load.abandoned),
     }
 }
 

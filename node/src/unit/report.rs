@@ -42,7 +42,7 @@ pub struct ActiveWork {
     pub directive: String,
     /// Who submitted it, by certificate.
     pub sender: NodeId,
-    /// `queued`, `running` or `abandoned`.
+    /// `queued`, `running`, `stopping` or `abandoned`.
     pub state: String,
     /// Seconds since admission.
     pub age_s: f64,
@@ -59,6 +59,9 @@ pub struct PoolReport {
     pub queued: u32,
     /// Units that can wait.
     pub queue_limit: u32,
+    /// Units that have ended and whose functions do not return: each still has a thread, and no slot.
+    #[serde(default)]
+    pub abandoned: u32,
 }
 
 /// What a node knows: the answer to `node status`.
@@ -80,6 +83,9 @@ pub struct StatusReport {
     pub routes: Vec<RouteReport>,
     /// This node's own workers.
     pub workers: Vec<String>,
+    /// It takes no new units, because it drains or stops.
+    #[serde(default)]
+    pub draining: bool,
     /// This node's pool.
     pub pool: PoolReport,
     /// Frames passed on for other nodes.
@@ -90,6 +96,19 @@ pub struct StatusReport {
     pub counters: BTreeMap<String, u64>,
     /// This node's certificate.
     pub certificate: CertificateReport,
+}
+
+/// What became of a node's units: the answer to `node drain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainReport {
+    /// Who answers.
+    pub node: NodeId,
+    /// Units that ran or waited when the drain began, and ended by themselves.
+    pub ended: u64,
+    /// Units that were stopped because they did not end within the grace.
+    pub stopped: u64,
+    /// Functions that have not returned although they were told to stop.
+    pub stuck: u64,
 }
 
 /// One link.

@@ -16,6 +16,7 @@ use workmesh_proto::wire::items::Item;
 use workmesh_proto::wire::unit::{Accepted, Cancel, Eof, Kind, Refused, Submit};
 use workmesh_proto::{NodeId, UnitId};
 
+use super::durable::Opening;
 use super::query;
 use super::units::Units;
 use crate::exec::{Admitted, OutputItem, PayloadFeed, UnitOutput};
@@ -50,6 +51,9 @@ async fn open(units: Arc<Units>, mut conversation: Conversation) -> Result<Optio
     let Some(frame) = conversation.receiver.next_frame().await? else {
         return Ok(None);
     };
+    if let Some(opening) = durable_opening(&frame)? {
+        return Ok(Some(durable(&units, opening, conversation)));
+    }
     let Conversation {
         peer,
         mut sender,
@@ -82,6 +86,31 @@ async fn open(units: Arc<Units>, mut conversation: Conversation) -> Result<Optio
         let _in_use = in_use;
         sender.finish().await
     })))
+}
+
+/// What a durable conversation begins with; `None`: the conversation is of another sort, or can't be read.
+fn durable_opening(frame: &Frame) -> Result<Option<Opening>, LinkError> {
+    match Opening::read(frame) {
+        Some(Ok(Opening::Submit(submit))) if !submit.durable => Ok(None),
+        Some(Ok(opening)) => Ok(Some(opening)),
+        Some(Err(_)) if frame.frame_type() == Some(FrameType::Submit) => Ok(None),
+        Some(Err(error)) => Err(LinkError::Protocol(error.to_string())),
+        None => Ok(None),
+    }
+}
+
+fn durable(units: &Arc<Units>, opening: Opening, conversation: Conversation) -> Rest {
+    let peer = conversation.peer.clone();
+    let Some(host) = units.host().cloned() else {
+        let refused = Refused {
+            kind: Kind::Forbidden,
+            message: "this node keeps no durable units".to_owned(),
+        };
+        let mut sender = conversation.sender;
+        sender.put(FrameType::Refused, &refused);
+        return Box::pin(sender.finish());
+    };
+    Box::pin(async move { host.answer(peer, opening, conversation.into()).await })
 }
 
 fn decode<T: serde::de::DeserializeOwned>(frame: &Frame) -> Result<T, LinkError> {

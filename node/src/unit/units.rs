@@ -5,9 +5,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use workmesh_proto::NodeId;
 
+use super::durable::Host;
 use super::placement::Outstanding;
 use super::recent::RecentUnits;
 use super::serve;
@@ -29,8 +32,13 @@ pub(crate) struct Units {
     pub(super) recent: Mutex<RecentUnits>,
     stopping: AtomicBool,
     sessions: OnceLock<Arc<Sessions>>,
+    /// The durable units that run here; none on a node without a store.
+    host: OnceLock<Arc<Host>>,
     /// Conversations of peers, until their streams are delivered.
     served: TaskTracker,
+    /// Conversations of local programs that a stop waits for.
+    attended: TaskTracker,
+    cut_short: CancellationToken,
 }
 
 impl Units {
@@ -50,7 +58,10 @@ impl Units {
             recent: Mutex::default(),
             stopping: AtomicBool::new(false),
             sessions: OnceLock::new(),
+            host: OnceLock::new(),
             served: TaskTracker::new(),
+            attended: TaskTracker::new(),
+            cut_short: CancellationToken::new(),
         });
         let weak = Arc::downgrade(&units);
         let sessions = Sessions::new(
@@ -80,6 +91,37 @@ impl Units {
     pub(crate) async fn delivered(&self) {
         self.served.close();
         self.served.wait().await;
+    }
+
+    /// A local program has a conversation that a stop waits for, as long as the token lives.
+    pub(crate) fn attend(&self) -> TaskTrackerToken {
+        self.attended.token()
+    }
+
+    /// Waits until local programs have all that they have asked for.
+    pub(crate) async fn attended(&self) {
+        self.attended.close();
+        self.attended.wait().await;
+    }
+
+    /// Units that were submitted here and run elsewhere get no more time.
+    pub(crate) fn cut_short(&self) {
+        self.cut_short.cancel();
+    }
+
+    /// Waits until [`cut_short`](Self::cut_short).
+    pub(crate) async fn until_cut_short(&self) {
+        self.cut_short.cancelled().await;
+    }
+
+    /// From here on durable units are taken.
+    pub(crate) fn host_durable(&self, host: Arc<Host>) {
+        let _first = self.host.set(host);
+    }
+
+    /// The durable units that run here; `None` on a node without a store.
+    pub(super) fn host(&self) -> Option<&Arc<Host>> {
+        self.host.get()
     }
 
     /// Its sessions.

@@ -163,6 +163,14 @@ impl Mesh {
         }
     }
 
+    /// This node takes no more work: it advertises no workers from here on, and all hear so at once.
+    pub fn handle_withdrawal(&mut self, now: Instant) {
+        if self.begin(now) && !self.config.workers.is_empty() {
+            self.config.workers.clear();
+            self.originate(false);
+        }
+    }
+
     /// This node leaves: tells all and closes all links. Later calls do nothing.
     pub fn handle_leave(&mut self, now: Instant) {
         if self.begin(now) {

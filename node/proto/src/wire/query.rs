@@ -23,6 +23,8 @@ pub enum Query {
     Status {},
     /// Which workers does the mesh have? Control socket only.
     Workers {},
+    /// Drain: take no new units, and see those that run to their end. Answered once they are. Control socket only.
+    Drain {},
     /// The way to `node`, hop by hop; on a session, just the next hop.
     Trace {
         /// Where to.
@@ -87,6 +89,7 @@ impl Query {
             Self::Ping { .. }
             | Self::Status {}
             | Self::Workers {}
+            | Self::Drain {}
             | Self::Trace { .. }
             | Self::WorkShow { .. }
             | Self::WorkRelease { .. } => Ok(()),

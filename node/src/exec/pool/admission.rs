@@ -39,7 +39,7 @@ impl Pool {
 
     /// Makes the unit, unless the submission alone says that it can't be run.
     fn examine(&self, submit: &Submit, sender: NodeId) -> Result<Arc<Unit>, Refused> {
-        if self.state.lock().draining {
+        if self.is_draining() {
             return Err(draining());
         }
         submit.check().map_err(|broken| refused(Kind::Protocol, broken))?;
@@ -77,7 +77,7 @@ impl Pool {
 impl State {
     /// Takes the unit among the active ones, if it may be there.
     fn enter(&mut self, unit: &Arc<Unit>, settings: &ExecSettings) -> Result<(), Refused> {
-        if self.draining || self.closed {
+        if self.draining.is_some() || self.closed {
             return Err(draining());
         }
         if self.active.contains_key(&unit.id) || self.ended.contains(unit.id) {
@@ -106,6 +106,6 @@ fn refused(kind: Kind, message: impl Into<String>) -> Refused {
 fn draining() -> Refused {
     refused(
         Kind::Draining,
-        "this node is shutting down: submit to another one",
+        "this node takes no new units, it drains or shuts down: submit to another one",
     )
 }

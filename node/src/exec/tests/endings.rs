@@ -178,7 +178,17 @@ async fn draining_refuses_new_units_and_waits_for_those_that_run() {
     assert_eq!(rig.refusal(&submit("noop:run")), Kind::Draining);
     gate.go(Go::Return);
     assert_eq!(end_of(&mut output).await.eof.kind, Kind::Ok);
-    assert_eq!(drain.await.unwrap(), Drained { stopped: 0, stuck: 0 });
+    let drained = Drained {
+        ended: 1,
+        stopped: 0,
+        stuck: 0,
+    };
+    assert_eq!(drain.await.unwrap(), drained);
+    assert_eq!(
+        rig.executor.drain(Duration::ZERO).await,
+        drained,
+        "the same again"
+    );
 }
 
 #[tokio::test]
@@ -188,9 +198,41 @@ async fn draining_stops_what_does_not_end_in_time() {
     gate.told();
     let (_gate, mut waiting, _cancel) = rig.gated("gate:bytes");
     let drained = rig.executor.drain(Duration::ZERO).await;
-    assert_eq!(drained, Drained { stopped: 2, stuck: 1 });
-    assert_eq!(end_of(&mut running).await.eof.kind, Kind::Draining);
-    assert_eq!(end_of(&mut waiting).await.eof.kind, Kind::Draining);
+    assert_eq!(
+        drained,
+        Drained {
+            ended: 0,
+            stopped: 2,
+            stuck: 1,
+        }
+    );
+    assert_eq!(end_of(&mut running).await.eof.kind, Kind::Shutdown);
+    assert_eq!(end_of(&mut waiting).await.eof.kind, Kind::Shutdown);
+}
+
+#[tokio::test]
+async fn units_that_are_cancelled_before_a_drain_are_none_of_its() {
+    let rig = rig_with(|settings| settings.stop_grace = Duration::from_secs(3600));
+    let (gate, mut output, cancel) = rig.gated("gate:bytes");
+    gate.told();
+    cancel.cancel();
+    assert_eq!(end_of(&mut output).await.eof.kind, Kind::Cancelled);
+    rig.executor.refuse_new();
+    assert!(rig.executor.is_draining());
+    gate.go(Go::Return);
+    let drained = rig.executor.drain(Duration::from_secs(3600)).await;
+    assert_eq!((drained.ended, drained.stopped), (0, 0));
+}
+
+#[tokio::test]
+async fn stopping_at_once_ends_units_without_waiting_for_their_functions() {
+    let rig = rig(1, 1);
+    let (gate, mut running, _cancel) = rig.gated("gate:bytes");
+    gate.told();
+    rig.executor.stop_now();
+    assert_eq!(end_of(&mut running).await.eof.kind, Kind::Shutdown);
+    assert_eq!(rig.refusal(&submit("noop:run")), Kind::Draining);
+    gate.go(Go::Return);
 }
 
 #[tokio::test]
@@ -201,7 +243,7 @@ async fn dropping_the_executor_ends_its_units_and_threads() {
     gate.go(Go::Return);
     let pool = Arc::downgrade(&rig.executor.owner.pool);
     drop(rig);
-    assert_eq!(end_of(&mut output).await.eof.kind, Kind::Draining);
+    assert_eq!(end_of(&mut output).await.eof.kind, Kind::Shutdown);
     drop((output, cancel));
     while pool.strong_count() > 0 {
         std::thread::yield_now();

@@ -70,10 +70,6 @@ impl Active {
         self.state.subscribe()
     }
 
-    pub(super) fn state(&self) -> ActiveState {
-        self.state.borrow().clone()
-    }
-
     /// Looks at the state without a copy.
     pub(super) fn with_state<T>(&self, look: impl FnOnce(&ActiveState) -> T) -> T {
         look(&self.state.borrow())

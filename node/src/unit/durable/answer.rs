@@ -47,7 +47,7 @@ impl Opening {
 }
 
 impl Host {
-    pub(super) async fn answer_pipe(self: &Arc<Self>, peer: NodeId, mut pipe: Pipe) {
+    pub(super) async fn answer_pipe(self: Arc<Self>, peer: NodeId, mut pipe: Pipe) {
         let Ok(Some(Item::Frame(frame))) = pipe.receiver.next().await else {
             return;
         };
@@ -57,8 +57,8 @@ impl Host {
     }
 
     /// Answers a peer's conversation, from its first frame to its end.
-    pub(super) async fn answer(
-        self: &Arc<Self>,
+    pub(crate) async fn answer(
+        self: Arc<Self>,
         peer: NodeId,
         opening: Opening,
         pipe: Pipe,

@@ -37,11 +37,8 @@ pub(crate) struct Draft {
 impl Work {
     /// Begins to take a durable unit, or says why not, at once.
     pub(crate) fn begin(self: &Arc<Self>, submit: Submit) -> Result<Draft, Eof> {
-        if self.units.is_stopping() {
-            return Err(Eof::without_responses(
-                Kind::Draining,
-                "the node stops: submit to another one, or again when it is back",
-            ));
+        if let Some(refused) = self.units.refusal() {
+            return Err(Eof::without_responses(refused.kind, refused.message));
         }
         self.store
             .admit(submit.payload_bytes.unwrap_or(0))

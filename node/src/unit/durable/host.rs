@@ -89,7 +89,7 @@ impl Host {
             let peer = host.node.clone();
             tokio::select! {
                 () = closing.cancelled() => {}
-                () = Box::pin(host.answer_pipe(peer, pipe)) => {}
+                () = Box::pin(host.clone().answer_pipe(peer, pipe)) => {}
             }
         });
     }

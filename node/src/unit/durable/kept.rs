@@ -109,7 +109,7 @@ impl KeptReader {
             self.offset += data.len() as u64;
             self.cursor.feed(data).map_err(|error| StoreError::Io {
                 what: "the kept responses can't be read".to_owned(),
-                error: std::io::Error::other(error),
+                error: std::io::Error::other(error).into(),
             })?;
         }
     }

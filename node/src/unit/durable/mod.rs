@@ -23,7 +23,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(crate) use answer::Opening;
 pub(crate) use attach::{AttachEvent, Attachment};
-pub(crate) use draft::Draft;
 pub(crate) use host::Host;
 pub(crate) use recover::recover;
 pub(crate) use work::Work;

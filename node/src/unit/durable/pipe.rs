@@ -16,7 +16,7 @@ use crate::mesh::{Conversation, InUse};
 const LOCAL_ITEMS: usize = 8;
 
 /// The half that sends.
-pub(super) enum PipeSender {
+pub(crate) enum PipeSender {
     Session(Box<FrameSender>),
     Local {
         items: VecDeque<Item>,
@@ -25,13 +25,17 @@ pub(super) enum PipeSender {
 }
 
 /// The half that receives.
-pub(super) enum PipeReceiver {
-    Session(Box<FrameReceiver>, InUse),
+pub(crate) enum PipeReceiver {
+    Session {
+        receiver: Box<FrameReceiver>,
+        /// Held: the session is not idle.
+        _in_use: InUse,
+    },
     Local(mpsc::Receiver<Item>),
 }
 
 /// Both halves of one end.
-pub(super) struct Pipe {
+pub(crate) struct Pipe {
     pub(super) sender: PipeSender,
     pub(super) receiver: PipeReceiver,
 }
@@ -56,7 +60,10 @@ impl From<Conversation> for Pipe {
     fn from(conversation: Conversation) -> Self {
         Self {
             sender: PipeSender::Session(Box::new(conversation.sender)),
-            receiver: PipeReceiver::Session(Box::new(conversation.receiver), conversation.in_use),
+            receiver: PipeReceiver::Session {
+                receiver: Box::new(conversation.receiver),
+                _in_use: conversation.in_use,
+            },
         }
     }
 }
@@ -125,7 +132,7 @@ impl PipeReceiver {
     /// The next item; `None` at the clean end. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<Option<Item>, LinkError> {
         match self {
-            Self::Session(receiver, _) => receiver.next().await,
+            Self::Session { receiver, .. } => receiver.next().await,
             Self::Local(items) => Ok(items.recv().await),
         }
     }

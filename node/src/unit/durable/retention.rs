@@ -38,6 +38,10 @@ impl Shelf {
         self.bytes = self.bytes + bytes - before.unwrap_or(0);
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.by_end.len()
+    }
+
     /// The unit that goes first, if one has to go at `now_ms`.
     pub(super) fn overdue(&self, keep: &Retention, now_ms: u64) -> Option<UnitId> {
         let (&(ended_ms, oldest), _) = self.by_end.first_key_value()?;

@@ -130,6 +130,8 @@ impl Work {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.host.stop().await;
+        self.store.close().await;
     }
 
     pub(super) fn timings(&self) -> OriginTimings {
@@ -375,10 +377,27 @@ impl Work {
         }
     }
 
-    /// How many units are here, and how many of them have no end.
-    pub(crate) fn counts(&self) -> (usize, u64) {
-        let units = self.table.lock().units.len();
-        (units, self.unended())
+    /// Figures for the status: what is here now, and what the store has done since the start.
+    pub(crate) fn figures(&self) -> [(&'static str, u64); 12] {
+        let (units, settled) = {
+            let table = self.table.lock();
+            (table.units.len(), table.succeeded.len() + table.failed.len())
+        };
+        let usage = self.store.usage();
+        [
+            ("work.units", units as u64),
+            ("work.unended", units.saturating_sub(settled) as u64),
+            ("work.hosted", self.host.count() as u64),
+            ("store.keys", usage.keys),
+            ("store.log_bytes", usage.log_bytes),
+            ("store.data_bytes", usage.data_bytes),
+            ("store.segments", usage.segments),
+            ("store.data_files", usage.data_files),
+            ("store.damaged", usage.damaged),
+            ("store.syncs", usage.syncs),
+            ("store.appends", usage.appends),
+            ("store.failures", usage.failures),
+        ]
     }
 }
 

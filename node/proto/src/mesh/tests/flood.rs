@@ -87,6 +87,38 @@ fn load_is_flooded_at_most_once_an_interval_and_only_on_change() {
 }
 
 #[test]
+fn withdrawn_workers_are_gone_at_once_and_stay_so() {
+    let mut table = Table::new(&["a", "b"]);
+    let worker = WorkerAd {
+        directive: "m:f".parse().unwrap(),
+        kind: PayloadKind::Bytes,
+        version: String::new(),
+        idempotent: false,
+        description: String::new(),
+    };
+    let c = table.add_with("c", 1, |config| config.workers = vec![worker]);
+    table.connect(0, 1);
+    table.connect(1, c);
+    table.pass(Duration::from_secs(1));
+    let workers = |table: &Table| table.meshes[0].view().member(&node("c")).unwrap().workers().len();
+    assert_eq!(workers(&table), 1);
+    table.meshes[c].handle_withdrawal(table.now);
+    table.pump();
+    table.pass(Timings::default().spf_interval);
+    assert_eq!(workers(&table), 0);
+    let sequence = table.meshes[c].own.sequence;
+    table.meshes[c].handle_withdrawal(table.now);
+    table.pump();
+    assert_eq!(
+        table.meshes[c].own.sequence, sequence,
+        "there is nothing to say again"
+    );
+    table.pass(Timings::default().refresh * 2);
+    assert_eq!(workers(&table), 0);
+    assert!(table.meshes[0].view().member(&node("c")).unwrap().is_reachable());
+}
+
+#[test]
 fn leaving_is_seen_at_once_and_links_end_with_a_goodbye() {
     let mut table = Table::new(&["a", "b", "c"]);
     table.connect(0, 1);
