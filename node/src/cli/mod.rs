@@ -26,7 +26,9 @@ mod unit;
 mod completions;
 mod connect;
 mod conversation;
+mod ended;
 mod exit;
+mod line;
 mod output;
 mod payload;
 mod ping;
@@ -37,6 +39,7 @@ mod submit;
 mod text;
 mod trace;
 mod value;
+mod work;
 mod workers;
 
 const EXAMPLES: &str = "\
@@ -74,6 +77,7 @@ enum Verb {
     Cert(cert::CertArgs),
     Config(config::ConfigArgs),
     Submit(submit::SubmitArgs),
+    Work(work::WorkArgs),
     Ping(ping::PingArgs),
     Trace(trace::TraceArgs),
     Status(status::StatusArgs),
@@ -141,6 +145,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             args.connect.data_dir = data_dir;
             block_on(submit::run(args))
         }
+        Verb::Work(args) => block_on(work::run(args, &data_dir)),
         Verb::Ping(mut args) => {
             args.connect.data_dir = data_dir;
             block_on(ping::run(args))
