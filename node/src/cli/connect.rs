@@ -1,14 +1,16 @@
 //! The way from a verb to a node: its control socket, or a node of this process that joins the mesh as a leaf.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use futures_util::future::BoxFuture;
 
+use super::exit::{self, Failure};
+use super::line::Redial;
 use crate::config::{PeerAddress, Settings};
-use crate::control::client::{BoxedStream, Client, connect_socket};
+use crate::control::client::{BoxedStream, Client, ClientError, connect_socket};
 use crate::node::Node;
 
 /// How long joining the mesh as a leaf may take.
@@ -71,6 +73,29 @@ impl Access {
             leaf.leave.await;
         }
     }
+}
+
+/// Opens one conversation with the node that runs with this data directory, where no other node would do.
+pub(crate) async fn connect_node(data_dir: &Path) -> anyhow::Result<Client<BoxedStream>> {
+    connect_socket(data_dir).await.map_err(|error| match error {
+        ClientError::NoNode(dir) => {
+            let dir = dir.display();
+            let text = format!(
+                "no node runs with data directory {dir}: start it with `node run --data-dir {dir}`, or name the right one"
+            );
+            Failure::new(exit::UNREACHABLE, text).into()
+        }
+        error => error.into(),
+    })
+}
+
+/// Opens further connections to that node.
+pub(crate) fn redial(data_dir: &Path) -> Redial<BoxedStream> {
+    let data_dir = data_dir.to_owned();
+    Box::new(move || {
+        let data_dir = data_dir.clone();
+        Box::pin(async move { connect_socket(&data_dir).await })
+    })
 }
 
 impl fmt::Debug for Access {

@@ -21,9 +21,9 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const UNREACHABLE: u8 = 3;
 /// The deadline passed.
 pub(crate) const EXPIRED: u8 = 4;
-/// Refused: busy, forbidden, draining, duplicate, too large.
+/// Refused: busy, forbidden, draining, duplicate, too large; or what is asked for is not there yet.
 pub(crate) const REFUSED: u8 = 5;
-/// Cancelled, as by Ctrl-C.
+/// Cancelled, or left, as by Ctrl-C.
 pub(crate) const CANCELLED: u8 = 130;
 
 /// The table for help texts.
@@ -34,8 +34,8 @@ Exit status:
   2    usage or configuration: malformed_directive, a missing file
   3    not there: no_such_node, no_capable_node, no_route, unknown_module, unknown_function, no_such_unit, node_lost, shutdown
   4    the deadline passed: expired
-  5    refused: busy, forbidden, draining, duplicate, payload_too_large, no_space
-  130  cancelled";
+  5    refused: busy, forbidden, draining, duplicate, payload_too_large, no_space; or not ended yet
+  130  cancelled, or left by Ctrl-C";
 
 /// The status of a unit that ended so.
 pub(crate) fn of_unit(outcome: Outcome, kind: Kind) -> u8 {

@@ -27,7 +27,9 @@ mod drain;
 mod completions;
 mod connect;
 mod conversation;
+mod ended;
 mod exit;
+mod line;
 mod output;
 mod payload;
 mod ping;
@@ -38,6 +40,7 @@ mod submit;
 mod text;
 mod trace;
 mod value;
+mod work;
 mod workers;
 
 const EXAMPLES: &str = "\
@@ -75,6 +78,7 @@ enum Verb {
     Cert(cert::CertArgs),
     Config(config::ConfigArgs),
     Submit(submit::SubmitArgs),
+    Work(work::WorkArgs),
     Ping(ping::PingArgs),
     Trace(trace::TraceArgs),
     Status(status::StatusArgs),
@@ -143,6 +147,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             args.connect.data_dir = data_dir;
             block_on(submit::run(args))
         }
+        Verb::Work(args) => block_on(work::run(args, &data_dir)),
         Verb::Ping(mut args) => {
             args.connect.data_dir = data_dir;
             block_on(ping::run(args))

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
 use clap::ValueEnum;
 use serde::Serialize;
+use workmesh_proto::wire::durable::Unfinished;
 use workmesh_proto::wire::items::Piece;
 use workmesh_proto::wire::unit::{Eof, Kind, Outcome};
 use workmesh_proto::{NodeId, UnitId};
@@ -32,8 +33,13 @@ pub(crate) enum Format {
 pub(crate) enum Output {
     /// Bytes, nothing added.
     Raw,
-    /// Bytes; a second response makes each response a line. Whether the first one's line has ended.
-    Separate(bool),
+    /// Bytes; a second response makes each response a line.
+    Separate {
+        /// The serial of the first response, once it has begun.
+        first: Option<u64>,
+        /// Whether its line has ended.
+        ended: bool,
+    },
     /// A new line after each response; with a guard for terminals.
     Lines(Option<TerminalGuard>),
     /// Objects, with the response that is under way.
@@ -44,6 +50,16 @@ pub(crate) enum Output {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Line<'a> {
+    Stored {
+        unit: UnitId,
+    },
+    Started {
+        unit: UnitId,
+    },
+    Unfinished {
+        state: &'a str,
+        reason: &'a str,
+    },
     Accepted {
         unit: UnitId,
         executor: &'a NodeId,
@@ -75,7 +91,12 @@ impl Output {
         let format = match format {
             Some(format) => format,
             None if terminal => Format::Lines,
-            None => return Self::Separate(false),
+            None => {
+                return Self::Separate {
+                    first: None,
+                    ended: false,
+                };
+            }
         };
         match format {
             Format::Raw => Self::Raw,
@@ -91,9 +112,30 @@ impl Output {
         executor: &NodeId,
         to: &mut impl Write,
     ) -> io::Result<()> {
+        self.object(&Line::Accepted { unit, executor }, to)
+    }
+
+    /// Writes that the unit is stored.
+    pub(crate) fn stored(&mut self, unit: UnitId, to: &mut impl Write) -> io::Result<()> {
+        self.object(&Line::Stored { unit }, to)
+    }
+
+    /// Writes that the unit's function begins.
+    pub(crate) fn started(&mut self, unit: UnitId, to: &mut impl Write) -> io::Result<()> {
+        self.object(&Line::Started { unit }, to)
+    }
+
+    /// Writes that the unit has not ended.
+    pub(crate) fn unfinished(&mut self, unfinished: &Unfinished, to: &mut impl Write) -> io::Result<()> {
+        let Unfinished { state, reason } = unfinished;
+        self.object(&Line::Unfinished { state, reason }, to)
+    }
+
+    /// Writes what only objects tell.
+    fn object(&self, object: &Line<'_>, to: &mut impl Write) -> io::Result<()> {
         match self {
-            Self::Json(_) => line(&Line::Accepted { unit, executor }, to),
-            Self::Raw | Self::Separate(_) | Self::Lines(_) => Ok(()),
+            Self::Json(_) => line(object, to),
+            Self::Raw | Self::Separate { .. } | Self::Lines(_) => Ok(()),
         }
     }
 
@@ -101,9 +143,9 @@ impl Output {
     pub(crate) fn piece(&mut self, piece: &Piece, to: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Raw => to.write_all(&piece.data),
-            Self::Separate(first_ended) => {
-                let several = piece.serial > 1;
-                if several && !std::mem::replace(first_ended, true) {
+            Self::Separate { first, ended } => {
+                let several = piece.serial > *first.get_or_insert(piece.serial);
+                if several && !std::mem::replace(ended, true) {
                     to.write_all(b"\n")?;
                 }
                 to.write_all(&piece.data)?;
@@ -126,20 +168,17 @@ impl Output {
 
     /// Writes the unit's end.
     pub(crate) fn eof(&mut self, eof: &Eof, to: &mut impl Write) -> io::Result<()> {
-        match self {
-            Self::Json(_) => line(
-                &Line::Eof {
-                    outcome: eof.outcome,
-                    kind: eof.kind,
-                    message: &eof.message,
-                    responses: eof.responses,
-                    bytes: eof.bytes,
-                    duration_ms: eof.duration_ms,
-                },
-                to,
-            ),
-            Self::Raw | Self::Separate(_) | Self::Lines(_) => Ok(()),
-        }
+        self.object(
+            &Line::Eof {
+                outcome: eof.outcome,
+                kind: eof.kind,
+                message: &eof.message,
+                responses: eof.responses,
+                bytes: eof.bytes,
+                duration_ms: eof.duration_ms,
+            },
+            to,
+        )
     }
 }
 
@@ -259,6 +298,8 @@ mod tests {
             written(&[piece(1, "a", true), piece(2, "", true), piece(3, "c", true)]),
             b"a\n\nc\n"
         );
+        assert_eq!(written(&[piece(4, vec![0], true)]), [0]);
+        assert_eq!(written(&[piece(4, "d", true), piece(5, "e", true)]), b"d\ne\n");
     }
 
     #[test]
@@ -318,19 +359,29 @@ mod tests {
     }
 
     #[test]
-    fn json_names_the_executor_and_the_end() {
+    fn json_names_the_executor_and_all_that_happens_to_a_unit() {
         let mut output = Output::new(Some(Format::Json), false);
         let mut out = Vec::new();
         let unit = UnitId::parse("0199c3a4-7b6c-7d11-9c7e-0242ac120002").unwrap();
         output
             .accepted(unit, &NodeId::parse("nodeB").unwrap(), &mut out)
             .unwrap();
+        output.stored(unit, &mut out).unwrap();
+        output.started(unit, &mut out).unwrap();
+        let unfinished = Unfinished {
+            state: "waiting".into(),
+            reason: "no route to nodeB".into(),
+        };
+        output.unfinished(&unfinished, &mut out).unwrap();
         output
             .eof(&Eof::without_responses(Kind::Busy, "full"), &mut out)
             .unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "{\"type\":\"accepted\",\"unit\":\"0199c3a4-7b6c-7d11-9c7e-0242ac120002\",\"executor\":\"nodeB\"}\n\
+             {\"type\":\"stored\",\"unit\":\"0199c3a4-7b6c-7d11-9c7e-0242ac120002\"}\n\
+             {\"type\":\"started\",\"unit\":\"0199c3a4-7b6c-7d11-9c7e-0242ac120002\"}\n\
+             {\"type\":\"unfinished\",\"state\":\"waiting\",\"reason\":\"no route to nodeB\"}\n\
              {\"type\":\"eof\",\"outcome\":\"failed\",\"kind\":\"busy\",\"message\":\"full\",\"responses\":0,\
              \"bytes\":0,\"duration_ms\":0}\n"
         );

@@ -19,6 +19,8 @@ const QUEUED_PIECES: usize = 4;
 pub(crate) struct Payload {
     /// Length in bytes.
     pub(crate) length: Option<u64>,
+    /// Opened again, it is the same: a text, or a file that is not changed meanwhile.
+    pub(crate) repeats: bool,
     source: Source,
 }
 
@@ -47,6 +49,7 @@ impl Payload {
     fn given(bytes: Bytes) -> Self {
         Self {
             length: Some(bytes.len() as u64),
+            repeats: true,
             source: Source::Given(bytes),
         }
     }
@@ -84,6 +87,7 @@ impl Payload {
             .context("starting a thread that reads the payload")?;
         Ok(Self {
             length,
+            repeats: length.is_some(),
             source: Source::Reader(receiver),
         })
     }

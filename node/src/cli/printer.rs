@@ -6,6 +6,7 @@ use std::thread;
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
+use workmesh_proto::wire::durable::Unfinished;
 use workmesh_proto::wire::items::Piece;
 use workmesh_proto::wire::unit::Eof;
 use workmesh_proto::{NodeId, UnitId};
@@ -20,12 +21,18 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// What there is to write.
 #[derive(Debug)]
 pub(crate) enum Event {
+    /// The unit is stored.
+    Stored(UnitId),
     /// The unit was taken.
     Accepted(UnitId, NodeId),
+    /// The unit's function begins.
+    Started(UnitId),
     /// A piece of a response.
     Piece(Piece),
     /// The unit's end.
     Eof(Eof),
+    /// There is no end yet.
+    Unfinished(Unfinished),
 }
 
 /// The thread that writes, as the conversation sees it.
@@ -73,6 +80,9 @@ fn write_all(mut output: Output, mut queue: mpsc::Receiver<Event>, sink: impl Wr
     let mut sink = BufWriter::with_capacity(BUFFER_BYTES, sink);
     while let Some(event) = queue.blocking_recv() {
         match event {
+            Event::Stored(unit) => output.stored(unit, &mut sink)?,
+            Event::Started(unit) => output.started(unit, &mut sink)?,
+            Event::Unfinished(unfinished) => output.unfinished(&unfinished, &mut sink)?,
             Event::Accepted(unit, executor) => output.accepted(unit, &executor, &mut sink)?,
             Event::Piece(piece) => output.piece(&piece, &mut sink)?,
             Event::Eof(eof) => output.eof(&eof, &mut sink)?,

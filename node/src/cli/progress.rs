@@ -1,7 +1,7 @@
 //! How far a long payload or a long answer is, on stderr where that is a terminal.
 
 use std::cell::RefCell;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -56,6 +56,16 @@ impl Progress {
         let mut state = self.0.borrow_mut();
         state.received += bytes as u64;
         state.draw();
+    }
+
+    /// Says a line on stderr, above the display.
+    pub(crate) fn say(&self, line: &str) {
+        // With stderr closed there is nobody left to tell.
+        let write = || drop(writeln!(anstream::stderr(), "node: {line}"));
+        match &self.0.borrow().bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
     }
 
     /// Takes the display away for good.

@@ -7,18 +7,20 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use uuid::Uuid;
-use workmesh_proto::wire::unit::{Kind, Submit};
+use workmesh_proto::wire::unit::Submit;
 use workmesh_proto::{NodeId, UnitId};
 
 use super::connect::{Access, ConnectArgs};
-use super::conversation::{Conversation, Ended, Stopped};
+use super::conversation::{Conversation, Opening};
 use super::exit::{self, Failure};
 use super::output::{Format, Output};
 use super::payload::Payload;
 use super::progress::Progress;
-use super::{text, value};
+use super::value;
+
+mod durable;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,6 +29,7 @@ Examples:
   node submit --directive digest:sha256 @backup.tar
   tar c . | node submit --to store --directive zstd:compress - > backup.tar.zst
   node submit --directive sys:info --format json | jq -r 'select(.type == \"response\").data'
+  node submit --detach --to nodeB --directive sleep:execute '{\"duration\": 60}'    then: node work attach ID
 
 Output:
   raw    the bytes of all responses, nothing added
@@ -37,11 +40,23 @@ Output:
 Without --format: lines on a terminal; elsewhere the raw bytes of a single response, and a line a response of several.
 
 Ctrl-C cancels the unit and waits for its end; a second Ctrl-C does not wait.
-A closed stdout cancels the unit too.";
+A closed stdout cancels the unit too.
+
+Durable units:
+  --durable  the node that runs here keeps the unit on its disk, from before it is accepted. It ends exactly once, whatever
+             fails: this command, this node, the one that runs it. If this node goes away the command waits for it, and goes on
+             where it was. Ctrl-C cancels the unit; to leave it running use --detach, or close the terminal.
+             json has {\"type\":\"stored\",\"unit\"} first, and {\"type\":\"started\",\"unit\"}; each new executor is one more
+             {\"type\":\"accepted\"}
+  --detach   prints the unit's id once it is stored, and does not wait; with --format json {\"type\":\"stored\",\"unit\"}.
+             `node work` shows, follows and cancels units, and gives their responses later
+If the node goes away before it says that the unit is stored, a text or a file is submitted again for up to 30 s; repeating
+the command with the same --id is safe at any time.";
 
 /// Run a unit of work and print its responses
 #[derive(Args, Clone, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
+#[command(group = ArgGroup::new("kept").multiple(true))]
 pub(crate) struct SubmitArgs {
     /// What to run
     #[arg(long, short, value_name = "MODULE:FUNCTION")]
@@ -60,6 +75,15 @@ pub(crate) struct SubmitArgs {
     /// The unit's id; the same id twice is one unit. A new one if left out
     #[arg(long, value_name = "UUID")]
     id: Option<Uuid>,
+    /// Keep the unit on this node's disk: it survives this command and any restart, and ends exactly once
+    #[arg(long, group = "kept")]
+    durable: bool,
+    /// Print the unit's id as soon as it is stored, and leave it; implies --durable
+    #[arg(long, group = "kept")]
+    detach: bool,
+    /// Running the unit twice does no harm: if its executor is lost it is run again elsewhere. With --durable or --detach
+    #[arg(long, requires = "kept")]
+    idempotent: bool,
     /// The form of the output
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -72,24 +96,31 @@ pub(crate) async fn run(args: SubmitArgs) -> anyhow::Result<ExitCode> {
     let mut submit = args.to_submit()?;
     let payload = Payload::open(args.payload.as_deref())?;
     submit.payload_bytes = payload.length;
+    if submit.durable {
+        let status = durable::run(&args, submit, payload, &mut io::stdout()).await?;
+        return Ok(ExitCode::from(status));
+    }
     let terminal = io::stdout().is_terminal();
     let access = Access::open(&args.connect).await?;
     let client = access.connect().await?;
-    let progress = Progress::new(payload.length);
-    let conversation = Conversation {
-        submit,
-        payload,
-        progress,
-        output: Some(Output::new(args.format, terminal)),
-        share_terminal: terminal,
-    };
+    let conversation = conversation(submit, payload, args.format, terminal);
     let ended = conversation.hold(client, stdout, interrupt()).await;
     access.close().await;
     Ok(ExitCode::from(ended?.report()?))
 }
 
+/// A conversation about a new unit, written to a stdout that is a terminal or not.
+fn conversation(submit: Submit, payload: Payload, format: Option<Format>, terminal: bool) -> Conversation {
+    Conversation {
+        progress: Progress::new(payload.length),
+        opening: Opening::Submit { submit, payload },
+        output: Some(Output::new(format, terminal)),
+        share_terminal: terminal,
+    }
+}
+
 /// Waits for Ctrl-C; the one after it ends the process at once.
-async fn interrupt() {
+pub(crate) async fn interrupt() {
     if tokio::signal::ctrl_c().await.is_err() {
         return std::future::pending().await;
     }
@@ -101,7 +132,7 @@ async fn interrupt() {
 }
 
 /// Stdout without the line buffer of the standard library.
-fn stdout() -> io::Result<File> {
+pub(crate) fn stdout() -> io::Result<File> {
     Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }
 
@@ -123,11 +154,19 @@ impl SubmitArgs {
                 .deadline
                 .map(|d| d.as_millis().try_into().unwrap_or(u64::MAX)),
             trace: None,
-            durable: false,
-            detach: false,
-            idempotent: false,
+            durable: self.durable || self.detach,
+            detach: self.detach,
+            idempotent: self.idempotent,
             offer: None,
         };
+        if submit.durable && !self.connect.peers.is_empty() {
+            let flag = if self.detach { "--detach" } else { "--durable" };
+            return Err(Failure::usage(format!(
+                "{flag} needs the node that runs here, which keeps the unit; with --peers this command is the node, and \
+                 ends with it: leave out --peers"
+            ))
+            .into());
+        }
         match submit.check() {
             Ok(()) => Ok(submit),
             Err(why) => Err(Failure::usage(format!("--param: {why}; put it into the payload")).into()),
@@ -135,66 +174,41 @@ impl SubmitArgs {
     }
 }
 
-impl Ended {
-    /// The exit status; an error is the line for stderr.
-    pub(crate) fn report(self) -> anyhow::Result<u8> {
-        let unit = self.unit;
-        if let Err(error) = self.written {
-            let gone = error.kind() == io::ErrorKind::BrokenPipe;
-            let text = format!("unit {unit}: cancelled, because its responses can't be written: {error}");
-            let (status, text) = if gone {
-                (exit::CANCELLED, String::new())
-            } else {
-                (exit::FAILED, text)
-            };
-            return Err(Failure::new(status, text).into());
-        }
-        match self.stopped {
-            Some(Stopped::Payload(error)) => {
-                let text = format!("unit {unit}: cancelled, because its payload can't be read: {error}");
-                return Err(Failure::new(exit::FAILED, text).into());
-            }
-            Some(Stopped::Interrupted) => {
-                let text = format!("unit {unit}: cancelled; its end: {}", self.eof.outcome);
-                return Err(Failure::new(exit::CANCELLED, text).into());
-            }
-            Some(Stopped::OutputClosed) => return Err(Failure::new(exit::CANCELLED, "").into()),
-            None => {}
-        }
-        let status = exit::of_unit(self.eof.outcome, self.eof.kind);
-        if status == exit::OK {
-            return Ok(status);
-        }
-        let place = self
-            .executor
-            .map_or_else(String::new, |node| format!(" on {node}"));
-        let mut line = format!(
-            "unit {unit}{place}: {}: {}",
-            self.eof.kind,
-            text::one_line(&self.eof.message)
-        );
-        if let Some(remedy) = remedy(self.eof.kind, self.chosen, &self.eof.message) {
-            line.push_str("; ");
-            line.push_str(remedy);
-        }
-        Err(Failure::new(status, line).into())
-    }
-}
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
 
-/// What the command line can do about an end, unless its message says so already.
-fn remedy(kind: Kind, chosen: bool, message: &str) -> Option<&'static str> {
-    let (remedy, key) = match kind {
-        Kind::Busy if chosen => ("or leave out --to", "--to"),
-        Kind::Busy => ("try again later", "again"),
-        Kind::NoSuchNode | Kind::NoRoute => {
-            ("`node status` shows the nodes that can be reached", "node status")
-        }
-        Kind::UnknownModule | Kind::UnknownFunction | Kind::NoCapableNode => {
-            ("`node workers` shows what can be run", "node workers")
-        }
-        Kind::Expired => ("allow more time with --deadline", "deadline"),
-        Kind::MalformedDirective => ("write module:function", "module:function"),
-        _ => return None,
-    };
-    (!message.contains(key)).then_some(remedy)
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: SubmitArgs,
+    }
+
+    fn submit(line: &str) -> Result<Submit, String> {
+        let line = format!("submit -d echo:bytes {line}");
+        let parsed = Line::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string())?;
+        parsed.args.to_submit().map_err(|e| {
+            assert_eq!(exit::of_error(&e), exit::USAGE);
+            e.to_string()
+        })
+    }
+
+    #[test]
+    fn what_is_detached_is_durable_and_only_that_is_run_twice() {
+        let kept = |line| submit(line).map(|s| (s.durable, s.detach, s.idempotent));
+        assert_eq!(kept(""), Ok((false, false, false)));
+        assert_eq!(kept("--durable"), Ok((true, false, false)));
+        assert_eq!(kept("--detach"), Ok((true, true, false)));
+        assert_eq!(kept("--durable --detach --idempotent"), Ok((true, true, true)));
+        assert!(kept("--idempotent").unwrap_err().contains("--durable"));
+    }
+
+    #[test]
+    fn a_node_that_ends_with_the_command_keeps_nothing() {
+        let error = submit("--peers a:8888 --detach").unwrap_err();
+        assert!(error.contains("leave out --peers"), "{error}");
+        assert!(submit("--peers a:8888").is_ok());
+    }
 }

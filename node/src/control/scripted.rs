@@ -19,12 +19,7 @@ pub(crate) struct Scripted {
 
 /// A client and the node that it talks to, with room for `pipe_bytes` between them.
 pub(crate) fn pair(pipe_bytes: usize) -> (Client<DuplexStream>, Scripted) {
-    let (ours, theirs) = tokio::io::duplex(pipe_bytes);
-    let node = Scripted {
-        stream: theirs,
-        frames: FrameReader::new(),
-        tally: ResponseTally::new(),
-    };
+    let (node, ours) = Scripted::alone(pipe_bytes);
     (Client::new(ours), node)
 }
 
@@ -46,6 +41,17 @@ pub(crate) fn submit(directive: &str) -> Submit {
 }
 
 impl Scripted {
+    /// A node without a client, and the other end of its pipe.
+    pub(crate) fn alone(pipe_bytes: usize) -> (Self, DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(pipe_bytes);
+        let node = Self {
+            stream: theirs,
+            frames: FrameReader::new(),
+            tally: ResponseTally::new(),
+        };
+        (node, ours)
+    }
+
     /// The same node on another connection, back with what it has said on the `earlier` one, which is closed.
     pub(crate) fn back(self, earlier: Self) -> Self {
         Self {

@@ -1,12 +1,12 @@
 //! Vectors of the frames of durable units.
 
 use uuid::Uuid;
-use workmesh_proto::UnitId;
 use workmesh_proto::wire::durable::{
-    Ack, Attach, Position, Release, Released, Resume, Returned, Started, Stored, Unfinished,
+    Ack, Attach, Offer, Position, Release, Released, Resume, Returned, Started, Stored, Unfinished,
 };
 use workmesh_proto::wire::frame::FrameType;
 use workmesh_proto::wire::unit::{Outcome, Submit};
+use workmesh_proto::{Incarnation, UnitId};
 
 use super::file::Vector;
 
@@ -14,6 +14,10 @@ pub(crate) fn vectors() -> Vec<Vector> {
     let position = Position {
         responses: 2,
         bytes: 70_000,
+    };
+    let offer = Offer {
+        number: 2,
+        life: Incarnation(1_795_223_553_029),
     };
     vec![
         Vector::cbor(
@@ -31,6 +35,25 @@ pub(crate) fn vectors() -> Vec<Vector> {
                 durable: true,
                 detach: true,
                 idempotent: true,
+                offer: None,
+            },
+        ),
+        Vector::cbor(
+            "submit-offer",
+            "The second offer of a durable unit, to one life of an executor.",
+            FrameType::Submit,
+            Submit {
+                unit: unit(),
+                directive: "text:upper".into(),
+                to: None,
+                payload_bytes: Some(5),
+                params: [].into(),
+                deadline_ms: None,
+                trace: None,
+                durable: true,
+                detach: false,
+                idempotent: false,
+                offer: Some(offer),
             },
         ),
         Vector::cbor(
@@ -65,6 +88,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
             FrameType::Resume,
             Resume {
                 unit: unit(),
+                offer,
                 position,
             },
         ),
@@ -74,6 +98,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
             FrameType::Release,
             Release {
                 unit: unit(),
+                number: 2,
                 outcome: Outcome::Succeeded,
             },
         ),
