@@ -6,9 +6,9 @@ use bytes::{Bytes, BytesMut};
 use tracing::{debug, info};
 use worker_api::PayloadKind;
 use workmesh_proto::NodeId;
-use workmesh_proto::unit::durable::{ExecutorPhase, ResponseCursor, ResumeAnswer};
+use workmesh_proto::unit::durable::{ExecutorPhase, ResponseCursor};
 use workmesh_proto::wire::codec;
-use workmesh_proto::wire::durable::{Ack, Position, Release, Released, Resume, Returned, Started};
+use workmesh_proto::wire::durable::{Ack, Offer, Position, Release, Released, Resume, Returned, Started};
 use workmesh_proto::wire::frame::{Frame, FrameType};
 use workmesh_proto::wire::items::Item;
 use workmesh_proto::wire::unit::{Accepted, Eof, Kind, Refused, Submit};
@@ -67,7 +67,9 @@ impl Host {
             Opening::Submit(submit) => self.take(peer, *submit, pipe).await,
             Opening::Resume(resume) => self.resume(&peer, &resume, pipe).await,
             Opening::Release(release) => {
-                self.release(&peer, release.unit, release.number).await;
+                if !self.release(&peer, release.unit, release.number).await {
+                    return Err(LinkError::Closed("too many offers to remember".to_owned()));
+                }
                 debug!(unit = %release.unit, %peer, outcome = %release.outcome, "durable unit released");
                 let mut sender = pipe.sender;
                 sender.put(FrameType::Released, &Released {});
@@ -82,9 +84,7 @@ impl Host {
                 debug!(unit = %resume.unit, %peer, bytes = resume.position.bytes, "durable unit resumed");
                 self.converse(&hosted, pipe, resume.position).await
             }
-            Err(ResumeAnswer::Never(message)) => refuse(pipe, refused(Kind::NoSuchUnit, message)).await,
-            Err(ResumeAnswer::Lost(message)) => refuse(pipe, refused(Kind::NodeLost, message)).await,
-            Err(ResumeAnswer::Here) => Ok(()),
+            Err(refused) => refuse(pipe, refused).await,
         }
     }
 
@@ -105,6 +105,7 @@ impl Host {
         let place = Place {
             host: self,
             hosted: hosted.clone(),
+            offer,
         };
         let admitted = match self.admit(&peer, &submit) {
             Ok(admitted) => admitted,
@@ -124,6 +125,9 @@ impl Host {
                 Err(refused) => return refuse(pipe, refused).await,
             },
         };
+        if let Err(refused) = self.may_take(submit.unit, offer) {
+            return refuse(pipe, refused).await;
+        }
         hosted.with(|machine| machine.take(&submit.directive, now_ms()));
         if let Err(error) = hosted.store_once(&self.store).await {
             hosted.with(|machine| machine.untake());
@@ -357,6 +361,7 @@ struct Waiting {
 struct Place<'a> {
     host: &'a Arc<Host>,
     hosted: Arc<Hosted>,
+    offer: Offer,
 }
 
 impl Drop for Place<'_> {
@@ -367,7 +372,7 @@ impl Drop for Place<'_> {
         {
             return;
         }
-        self.host.drop_untaken(&self.hosted);
+        self.host.abandon(self.hosted.unit, self.offer);
         let (host, unit) = (self.host.clone(), self.hosted.unit);
         self.host.tasks.spawn(async move {
             // A payload that was not wanted in the end; most had none in the store.

@@ -1,14 +1,15 @@
 //! The durable units that this node runs, for others and for itself.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use workmesh_proto::unit::durable::{DurableExecutor, ExecutorPhase, ResumeAnswer, answer_unknown};
+use workmesh_proto::unit::durable::{
+    DurableExecutor, ExecutorPhase, ExecutorTable, ReleaseAnswer, Resumed, TableLimits,
+};
 use workmesh_proto::wire::durable::Offer;
 use workmesh_proto::wire::unit::{Kind, Refused};
 use workmesh_proto::{Incarnation, NodeId, UnitId};
@@ -20,8 +21,6 @@ use crate::config::WorkSettings;
 use crate::exec::{Executor, UnitOutput};
 use crate::store::Store;
 
-/// Offers that are remembered because they must not be taken any more.
-const MAX_DENIED: usize = 65_536;
 /// How often units are looked for that nobody asks for.
 const COLLECT: Duration = Duration::from_secs(60);
 
@@ -32,33 +31,10 @@ pub(crate) struct Host {
     pub(super) executor: Executor,
     pub(super) store: Store,
     settings: WorkSettings,
-    table: Mutex<Table>,
+    table: Mutex<ExecutorTable<Arc<Hosted>>>,
+    started: Instant,
     pub(super) tasks: TaskTracker,
     pub(super) closing: CancellationToken,
-}
-
-#[derive(Default)]
-struct Table {
-    units: HashMap<UnitId, Arc<Hosted>>,
-    denied: HashMap<UnitId, u32>,
-    denied_order: VecDeque<UnitId>,
-}
-
-impl Table {
-    /// Offers of the unit up to this number will be refused.
-    fn deny(&mut self, unit: UnitId, number: u32) {
-        let known = self
-            .denied
-            .insert(unit, number.max(self.denied.get(&unit).copied().unwrap_or(0)));
-        if known.is_none() {
-            self.denied_order.push_back(unit);
-            if self.denied_order.len() > MAX_DENIED
-                && let Some(oldest) = self.denied_order.pop_front()
-            {
-                self.denied.remove(&oldest);
-            }
-        }
-    }
 }
 
 impl Host {
@@ -75,7 +51,8 @@ impl Host {
             executor,
             store,
             settings,
-            table: Mutex::default(),
+            table: Mutex::new(ExecutorTable::new(life, TableLimits::default())),
+            started: Instant::now(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         })
@@ -94,97 +71,70 @@ impl Host {
         });
     }
 
+    /// By a clock that does not jump.
+    fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Takes a unit's place, or says why it can't be taken.
     pub(super) fn reserve(&self, peer: &NodeId, unit: UnitId, offer: Offer) -> Result<Arc<Hosted>, Refused> {
-        if offer.life != self.life {
-            return Err(refused(
-                Kind::NodeLost,
-                "the offer is for an earlier life of this node",
-            ));
-        }
         let mut table = self.table.lock();
-        if table
-            .denied
-            .get(&unit)
-            .is_some_and(|denied| *denied >= offer.number)
-        {
-            return Err(refused(Kind::Duplicate, "the offer was withdrawn before it came"));
-        }
-        if let Some(known) = table.units.get(&unit) {
-            let older =
-                known.with(|machine| machine.offer().number < offer.number && machine.origin() == peer);
-            return Err(match older {
-                true => refused(Kind::Busy, "an earlier offer of the unit is still here"),
-                false => refused(Kind::Duplicate, "the unit is here already"),
-            });
-        }
         let machine = DurableExecutor::offered(peer.clone(), offer);
         let hosted = Arc::new(Hosted::new(unit, machine, 0));
-        table.units.insert(unit, hosted.clone());
-        Ok(hosted)
+        match table.submit(unit, peer, offer, || hosted.clone()) {
+            Ok(()) => Ok(hosted),
+            Err(denial) => Err(refused(denial.kind, denial.message)),
+        }
+    }
+
+    /// The unit's payload is complete: it may be taken, unless its origin has turned away from the offer.
+    pub(super) fn may_take(&self, unit: UnitId, offer: Offer) -> Result<(), Refused> {
+        let taken = self.table.lock().take(unit, offer).map(drop);
+        taken.map_err(|denial| refused(denial.kind, denial.message))
     }
 
     /// Gives the place back of a unit that was not taken.
-    pub(super) fn drop_untaken(&self, hosted: &Hosted) {
-        let mut table = self.table.lock();
-        let untaken = hosted.with(|machine| machine.phase() == ExecutorPhase::Arriving);
-        if untaken
-            && table
-                .units
-                .get(&hosted.unit)
-                .is_some_and(|held| std::ptr::eq(&**held, hosted))
-        {
-            table.units.remove(&hosted.unit);
-        }
+    pub(super) fn abandon(&self, unit: UnitId, offer: Offer) {
+        drop(self.table.lock().abandon(unit, offer));
     }
 
     /// A unit that its origin asks for under `offer`; otherwise what it is told.
-    pub(super) fn find(
-        &self,
-        peer: &NodeId,
-        unit: UnitId,
-        offer: Offer,
-    ) -> Result<Arc<Hosted>, ResumeAnswer> {
+    pub(super) fn find(&self, peer: &NodeId, unit: UnitId, offer: Offer) -> Result<Arc<Hosted>, Refused> {
+        let now = self.uptime_ms();
         let mut table = self.table.lock();
-        if let Some(hosted) = table.units.get(&unit).cloned() {
-            let (mine, arriving, number) = hosted.with(|machine| {
-                let arriving = machine.phase() == ExecutorPhase::Arriving;
-                (machine.origin() == peer, arriving, machine.offer().number)
-            });
-            if mine && !arriving && number == offer.number {
-                return Ok(hosted);
-            }
-            if mine && arriving {
-                // Its payload broke off with the stream that it came on.
-                hosted.stop.cancel();
-                table.units.remove(&unit);
+        match table.resume(unit, peer, offer, now) {
+            Resumed::Here => match table.get(unit) {
+                Some(hosted) => Ok(hosted.clone()),
+                None => Err(refused(Kind::Busy, "the unit is about to go: ask again")),
+            },
+            Resumed::Refused {
+                kind,
+                message,
+                dropped,
+            } => {
+                if let Some(arriving) = dropped {
+                    arriving.stop.cancel();
+                }
+                Err(refused(kind, message))
             }
         }
-        let answer = answer_unknown(offer, self.life);
-        if offer.life == self.life {
-            table.deny(unit, offer.number);
-        }
-        Err(answer)
     }
 
     /// Stops and forgets the unit, if it is here under an offer up to `number`; refuses these offers from here on.
-    pub(super) async fn release(&self, peer: &NodeId, unit: UnitId, number: u32) {
-        let hosted = {
-            let mut table = self.table.lock();
-            let Some(hosted) = table.units.get(&unit).cloned() else {
-                table.deny(unit, number);
-                return;
-            };
-            let mine = hosted.with(|machine| machine.origin() == peer && machine.handle_release(number));
-            if !mine {
-                return;
+    /// `false`: it can't be remembered that they are refused.
+    pub(super) async fn release(&self, peer: &NodeId, unit: UnitId, number: u32) -> bool {
+        let now = self.uptime_ms();
+        let released = self.table.lock().release(unit, peer, number, now);
+        match released {
+            ReleaseAnswer::Forget(hosted) => {
+                hosted.with(|machine| machine.handle_release(number));
+                hosted.stop.cancel();
+                self.remove(&hosted).await;
+                true
             }
-            table.deny(unit, number);
-            table.units.remove(&unit);
-            hosted
-        };
-        hosted.stop.cancel();
-        self.remove(&hosted).await;
+            ReleaseAnswer::Nothing => true,
+            ReleaseAnswer::Later => false,
+        }
     }
 
     async fn remove(&self, hosted: &Hosted) {
@@ -213,13 +163,23 @@ impl Host {
 
     /// Takes a unit that an earlier life has left.
     pub(super) fn take_over(&self, hosted: Hosted) {
-        let mut table = self.table.lock();
-        table.units.insert(hosted.unit, Arc::new(hosted));
+        let (origin, offer) = hosted.with(|machine| (machine.origin().clone(), machine.offer()));
+        self.table
+            .lock()
+            .restore(hosted.unit, origin, offer, Arc::new(hosted));
+    }
+
+    fn all(&self) -> Vec<Arc<Hosted>> {
+        self.table
+            .lock()
+            .iter_mut()
+            .map(|(_, hosted)| hosted.clone())
+            .collect()
     }
 
     /// Gives back the units that have not started: their origins may offer them to others.
     pub(crate) async fn give_back(&self) {
-        let waiting: Vec<_> = self.table.lock().units.values().cloned().collect();
+        let waiting = self.all();
         let mut count = 0;
         for hosted in waiting {
             let taken = hosted.with(|machine| machine.phase() == ExecutorPhase::Taken);
@@ -253,16 +213,13 @@ impl Host {
         loop {
             tokio::time::sleep(COLLECT).await;
             let before = now_ms().saturating_sub(patience);
-            let orphans: Vec<_> = {
-                let table = self.table.lock();
-                let old = |hosted: &&Arc<Hosted>| {
-                    hosted.with(|machine| machine.ended_ms().is_some_and(|at| at < before))
-                };
-                table.units.values().filter(old).cloned().collect()
+            let old = |hosted: &Arc<Hosted>| {
+                hosted.with(|machine| machine.ended_ms().is_some_and(|at| at < before))
             };
+            let orphans = self.all().into_iter().filter(old);
             for hosted in orphans {
                 warn!(unit = %hosted.unit, "forgot a unit that its origin has not asked for");
-                self.table.lock().units.remove(&hosted.unit);
+                self.abandon(hosted.unit, hosted.with(|machine| machine.offer()));
                 hosted.stop.cancel();
                 self.remove(&hosted).await;
             }
@@ -271,7 +228,7 @@ impl Host {
 
     /// Units that are kept for their origins.
     pub(crate) fn count(&self) -> usize {
-        self.table.lock().units.len()
+        self.table.lock().len()
     }
 }
 

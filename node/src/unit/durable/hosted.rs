@@ -147,7 +147,9 @@ fn take(machine: &mut DurableExecutor, batch: &mut VecDeque<OutputItem>) -> bool
     let mut ended = false;
     for item in batch.drain(..) {
         match item {
-            OutputItem::Started => machine.handle_started(),
+            OutputItem::Started => {
+                machine.handle_started();
+            }
             OutputItem::Piece { data, last, .. } => machine.handle_piece(&data, last),
             OutputItem::Eof(eof) => {
                 machine.handle_end(eof, now_ms());

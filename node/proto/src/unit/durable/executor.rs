@@ -69,6 +69,8 @@ pub struct DurableExecutor {
     end: Option<Eof>,
     returned: Option<String>,
     ended_ms: Option<u64>,
+    /// Nobody wants it any more: nothing further is kept.
+    forgotten: bool,
     effects: VecDeque<ExecutorEffect>,
 }
 
@@ -85,6 +87,7 @@ impl DurableExecutor {
             end: None,
             returned: None,
             ended_ms: None,
+            forgotten: false,
             effects: VecDeque::new(),
         }
     }
@@ -104,6 +107,9 @@ impl DurableExecutor {
         unit.phase = ExecutorPhase::Taken;
         unit.tally = kept;
         for record in records {
+            if matches!(unit.phase, ExecutorPhase::Ended | ExecutorPhase::Returned) {
+                break;
+            }
             match record {
                 ExecutorRecord::Taken { .. } => {}
                 ExecutorRecord::Started {} => unit.phase = ExecutorPhase::Started,
@@ -119,6 +125,11 @@ impl DurableExecutor {
                 }
             }
         }
+        // An end that tells of other responses than those that are kept is none.
+        if unit.end.as_ref().is_some_and(|eof| !unit.has_sent(eof)) {
+            unit.end = None;
+            unit.phase = ExecutorPhase::Started;
+        }
         // That it was not started can't be known for sure: the word of it may be what was lost.
         if matches!(unit.phase, ExecutorPhase::Taken | ExecutorPhase::Started) {
             unit.end(
@@ -127,6 +138,11 @@ impl DurableExecutor {
             );
         }
         Some(unit)
+    }
+
+    fn has_sent(&self, eof: &Eof) -> bool {
+        let counted = (self.tally.responses(), self.tally.bytes(), self.tally.digest());
+        counted == (eof.responses, eof.bytes, eof.digest)
     }
 
     /// Whose it is.
@@ -171,7 +187,7 @@ impl DurableExecutor {
 
     /// The payload is complete and kept: the unit is taken.
     pub fn take(&mut self, directive: &str, now_ms: u64) {
-        if self.phase != ExecutorPhase::Arriving {
+        if self.forgotten || self.phase != ExecutorPhase::Arriving {
             return;
         }
         self.phase = ExecutorPhase::Taken;
@@ -193,17 +209,25 @@ impl DurableExecutor {
         }
     }
 
-    /// The function begins.
-    pub fn handle_started(&mut self) {
+    /// The function is about to begin. `false`: it must not, because the unit has its end, was given back or is not wanted any more.
+    pub fn handle_started(&mut self) -> bool {
+        if self.is_over() || self.phase == ExecutorPhase::Arriving {
+            return false;
+        }
         if self.phase == ExecutorPhase::Taken {
             self.phase = ExecutorPhase::Started;
             self.append(vec![ExecutorRecord::Started {}]);
         }
+        true
+    }
+
+    fn is_over(&self) -> bool {
+        self.forgotten || matches!(self.phase, ExecutorPhase::Ended | ExecutorPhase::Returned)
     }
 
     /// The worker's next piece; several may be handed in before the effects are looked at.
     pub fn handle_piece(&mut self, data: &[u8], last: bool) {
-        if matches!(self.phase, ExecutorPhase::Taken | ExecutorPhase::Started) {
+        if !self.is_over() && self.phase != ExecutorPhase::Arriving {
             let serial = self.tally.add(data, last);
             self.frames.push(serial, data, last);
         }
@@ -211,14 +235,14 @@ impl DurableExecutor {
 
     /// All pieces that are there have been handed in.
     pub fn flush(&mut self) {
-        if !self.frames.is_empty() {
+        if !self.forgotten && !self.frames.is_empty() {
             self.append(Vec::new());
         }
     }
 
     /// The unit's end at `now_ms`, as the executor gives it.
     pub fn handle_end(&mut self, eof: Eof, now_ms: u64) {
-        if matches!(self.phase, ExecutorPhase::Taken | ExecutorPhase::Started) {
+        if !self.is_over() && self.phase != ExecutorPhase::Arriving {
             self.end(eof, now_ms);
         }
     }
@@ -238,7 +262,7 @@ impl DurableExecutor {
 
     /// The executor goes: a unit that has not started goes back. `false`: it has started.
     pub fn give_back(&mut self, message: &str, now_ms: u64) -> bool {
-        if self.phase != ExecutorPhase::Taken {
+        if self.forgotten || self.phase != ExecutorPhase::Taken {
             return false;
         }
         self.phase = ExecutorPhase::Returned;
@@ -252,7 +276,8 @@ impl DurableExecutor {
         true
     }
 
-    /// The origin has all up to `position`.
+    /// The origin has all up to `position` on its disk. It is kept nevertheless: an origin that restarts while it compares a second run
+    /// asks for all of that run again.
     pub fn handle_ack(&mut self, position: Position) {
         let here = self.position();
         self.acked = self.acked.max(position).min(here);
@@ -268,8 +293,10 @@ impl DurableExecutor {
         if self.offer.number > number {
             return false;
         }
-        self.effects.push_back(ExecutorEffect::Stop);
-        self.effects.push_back(ExecutorEffect::Forget);
+        if !std::mem::replace(&mut self.forgotten, true) {
+            self.effects.push_back(ExecutorEffect::Stop);
+            self.effects.push_back(ExecutorEffect::Forget);
+        }
         true
     }
 

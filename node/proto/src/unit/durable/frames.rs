@@ -6,7 +6,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::unit::tally::ResponseTally;
 use crate::wire::durable::Position;
-use crate::wire::frame::{FrameError, LAST_PIECE, PREFIX_BYTES, SERIAL_BYTES, encode_response_prefix};
+use crate::wire::frame::{
+    FrameError, LAST_PIECE, MAX_PIECE_BYTES, PREFIX_BYTES, SERIAL_BYTES, encode_response_prefix,
+};
 use crate::wire::items::{Item, ItemReader, Piece};
 
 /// Pieces of one response are joined up to this size, so that many small ones cost little.
@@ -21,8 +23,17 @@ pub struct ResponseFrames {
 }
 
 impl ResponseFrames {
-    /// Adds the next piece of response `serial`.
-    pub fn push(&mut self, serial: u64, data: &[u8], last: bool) {
+    /// Adds the next piece of response `serial`, of any length.
+    pub fn push(&mut self, serial: u64, mut data: &[u8], last: bool) {
+        while data.len() > MAX_PIECE_BYTES {
+            let (piece, rest) = data.split_at(MAX_PIECE_BYTES);
+            self.push_piece(serial, piece, false);
+            data = rest;
+        }
+        self.push_piece(serial, data, last);
+    }
+
+    fn push_piece(&mut self, serial: u64, data: &[u8], last: bool) {
         if let Some((start, open)) = self.open
             && open == serial
             && let length = self.bytes.len() - start - PREFIX_BYTES - SERIAL_BYTES + data.len()
@@ -236,6 +247,25 @@ mod tests {
             kept(&[(1, &data, false), (1, b"x", true)]).len(),
             JOINED_BYTES + 1 + 36
         );
+    }
+
+    #[test]
+    fn a_piece_that_no_frame_can_carry_is_cut() {
+        for (length, frames) in [
+            (MAX_PIECE_BYTES, 1),
+            (MAX_PIECE_BYTES + 1, 2),
+            (3 * MAX_PIECE_BYTES, 3),
+        ] {
+            let stream = kept(&[(1, &vec![7; length], true)]);
+            assert_eq!(stream.len(), length + frames * (PREFIX_BYTES + SERIAL_BYTES));
+            let mut count = ResponseCount::default();
+            count.feed(stream).unwrap();
+            let tally = count.finish().unwrap();
+            assert_eq!(
+                (tally.responses(), tally.bytes(), tally.is_open()),
+                (1, length as u64, false)
+            );
+        }
     }
 
     #[test]

@@ -58,6 +58,10 @@ impl OriginHistory {
 
     /// Adds the next record.
     pub fn apply(&mut self, record: &OriginRecord) {
+        // The first end counts, and after it only who knows of it.
+        if self.end.is_some() && !matches!(record, OriginRecord::Released { .. }) {
+            return;
+        }
         match record {
             OriginRecord::Submitted(_) => {}
             OriginRecord::Offered {
@@ -66,33 +70,45 @@ impl OriginHistory {
                 idempotent,
                 ..
             } => {
+                // What came of the offer before is not known: it is as good as given up.
+                self.owe_latest();
                 self.offered = Some((executor.clone(), *offer));
                 self.offers = self.offers.max(offer.number);
-                self.attempts += 1;
+                self.attempts = self.attempts.saturating_add(1);
                 self.idempotent = self.order.idempotent || *idempotent;
                 (self.accepted, self.started) = (false, false);
             }
             OriginRecord::Accepted { .. } => self.accepted = true,
             OriginRecord::Started { .. } => self.started = true,
             OriginRecord::Withdrawn { .. } => {
-                self.offered = None;
-                self.attempts = self.attempts.saturating_sub(1);
+                // Who had accepted has given the unit back, and keeps it until it is told.
+                if self.accepted {
+                    self.owe_latest();
+                }
+                if self.offered.take().is_some() {
+                    self.attempts = self.attempts.saturating_sub(1);
+                }
                 (self.accepted, self.started) = (false, false);
             }
             OriginRecord::GivenUp { .. } => {
-                let given_up = self.offered.take();
-                self.owed
-                    .extend(given_up.map(|(executor, offer)| (executor, offer.number)));
+                self.owe_latest();
+                self.offered = None;
                 (self.accepted, self.started) = (false, false);
             }
             OriginRecord::Ended { eof, at_ms } => {
                 self.end = Some((eof.clone(), *at_ms));
-                let last = self.offered.clone();
-                self.owed
-                    .extend(last.map(|(executor, offer)| (executor, offer.number)));
+                self.owe_latest();
             }
             OriginRecord::Released { executor } => self.owed.retain(|(owed, _)| owed != executor),
         }
+    }
+
+    fn owe_latest(&mut self) {
+        let Some((executor, offer)) = &self.offered else {
+            return;
+        };
+        self.owed.retain(|(owed, _)| owed != executor);
+        self.owed.push((executor.clone(), offer.number));
     }
 
     /// What is asked for.

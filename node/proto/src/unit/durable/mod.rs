@@ -9,9 +9,11 @@ mod history;
 mod offers;
 mod origin;
 mod rerun;
+mod table;
 
 pub use executor::{DurableExecutor, ExecutorEffect, ExecutorPhase, ResumeAnswer, answer_unknown};
 pub use frames::{ResponseCount, ResponseCursor, ResponseFrames, position};
 pub use history::{OriginHistory, RecordFault};
 pub use offers::Backoff;
 pub use origin::{Candidate, DurableOrigin, OriginEffect, OriginInput, OriginPhase, OriginTimings};
+pub use table::{Denial, ExecutorTable, ReleaseAnswer, Resumed, TableLimits};

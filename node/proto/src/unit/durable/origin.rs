@@ -22,6 +22,8 @@ use crate::wire::unit::{Eof, Kind, Outcome};
 const MAX_ATTEMPTS: u32 = 5;
 /// Frames that may wait for the journal, in bytes; beyond it no pieces are wanted.
 const MAX_PENDING_BYTES: usize = 1024 * 1024;
+/// A second run's bytes that are kept already are acknowledged in steps of so many.
+const KNOWN_BYTES: u64 = 64 * 1024;
 
 /// How patient an origin is, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,6 +216,8 @@ struct Debt {
     number: u32,
     /// Is being told; else is told at that time.
     at: Option<u64>,
+    /// Not before this append is on the disk.
+    after: Option<u64>,
     backoff: Backoff,
 }
 
@@ -227,6 +231,12 @@ pub struct DurableOrigin {
     backoff: Backoff,
     /// Since when the executor is out of reach.
     apart_since: Option<u64>,
+    /// When the executor last accepted.
+    accepted_ms: u64,
+    /// The next break is followed by a resumption at once.
+    hasty: bool,
+    /// The append that says so, if it may not be on the disk.
+    accepting: Option<u64>,
     /// Counts and digest of what has come, whether on the disk or not.
     tally: ResponseTally,
     rerun: Option<Rerun>,
@@ -236,6 +246,8 @@ pub struct DurableOrigin {
     /// Not before this time: the journal has just failed.
     append_at: Option<u64>,
     stored: Position,
+    /// What was acknowledged in this conversation.
+    acked: Position,
     /// The executor's end, once all that came before it is here.
     eof: Option<Eof>,
     debts: Vec<Debt>,
@@ -266,12 +278,16 @@ impl DurableOrigin {
         let mut unit = Self::at_rest(history, kept, timings, now);
         let debts: Vec<_> = unit.history.debts().collect();
         for (executor, number) in debts {
-            unit.owe(executor, number);
+            unit.owe(executor, number, None);
         }
         unit.stored = position(&unit.tally);
         unit.step = if unit.history.end().is_some() {
             Step::Ended
         } else if unit.history.offered().is_some() {
+            // What is kept may be of the run before: how far the latest one was compared is not known.
+            if unit.history.attempts() > 1 {
+                unit.rerun_if_kept();
+            }
             unit.reason = "the node has restarted".to_owned();
             unit.apart_since = Some(now);
             Step::Apart { at: now }
@@ -279,6 +295,7 @@ impl DurableOrigin {
             unit.rerun_if_kept();
             Step::Waiting { at: now }
         };
+        unit.done_if_told();
         unit
     }
 
@@ -290,12 +307,16 @@ impl DurableOrigin {
             reason: String::new(),
             backoff: Backoff::new(timings.retry_least_ms, timings.retry_most_ms),
             apart_since: None,
+            accepted_ms: now,
+            hasty: false,
+            accepting: None,
             tally,
             rerun: None,
             frames: ResponseFrames::default(),
             append: None,
             append_at: None,
             stored: Position::default(),
+            acked: Position::default(),
             eof: None,
             debts: Vec::new(),
             cancelled: false,
@@ -351,13 +372,9 @@ impl DurableOrigin {
             Step::Waiting { at } | Step::Apart { at } | Step::EndLater { at, .. } => Some(at),
             _ => None,
         };
-        let ends = matches!(
-            self.step,
-            Step::Ending { .. } | Step::EndLater { .. } | Step::Ended | Step::Gone
-        );
-        let deadline = self.history.order().deadline_ms.filter(|_| !ends);
-        let debts = self.debts.iter().filter_map(|debt| debt.at).min();
-        let debts = debts.filter(|_| self.may_tell());
+        let deadline = self.history.order().deadline_ms.filter(|_| self.may_end());
+        let debts = self.debts.iter().filter(|debt| debt.after.is_none());
+        let debts = debts.filter_map(|debt| debt.at).min().filter(|_| self.may_tell());
         [step, deadline, debts, self.append_at]
             .into_iter()
             .flatten()
@@ -371,6 +388,9 @@ impl DurableOrigin {
 
     /// Takes what has happened at `now`, in milliseconds since 1970.
     pub fn handle(&mut self, input: OriginInput, now: u64) {
+        if now < self.now {
+            self.on_clock_back(now);
+        }
         self.now = now;
         match input {
             OriginInput::Stored(number) => self.on_stored(number),
@@ -385,10 +405,21 @@ impl DurableOrigin {
             OriginInput::Unreachable(at, why) if self.is_talking(at) => self.on_unreachable(why),
             OriginInput::Accepted(at) if self.is_talking(at) => self.on_accepted(),
             OriginInput::Refused(at, kind, why) if self.is_talking(at) => self.on_refused(kind, why),
-            OriginInput::Started(at) if self.is_talking(at) => self.on_started(),
-            OriginInput::Piece(at, piece) if self.is_talking(at) => self.on_piece(&piece),
-            OriginInput::Eof(at, eof) if self.is_talking(at) => self.on_eof(eof),
-            OriginInput::Returned(at, why) if self.is_talking(at) => self.on_returned(why),
+            OriginInput::Started(at) if self.is_following(at) => self.on_started(),
+            OriginInput::Piece(at, piece) if self.is_following(at) => self.on_piece(&piece),
+            OriginInput::Eof(at, eof) if self.is_following(at) => self.on_eof(eof),
+            OriginInput::Returned(at, why) if self.is_following(at) => self.on_returned(why),
+            OriginInput::Started(at)
+            | OriginInput::Piece(at, _)
+            | OriginInput::Eof(at, _)
+            | OriginInput::Returned(at, _)
+                if self.is_talking(at) =>
+            {
+                self.end(
+                    Kind::Protocol,
+                    "the executor speaks of a unit that it has not accepted",
+                );
+            }
             OriginInput::Broken(at, why) if self.is_talking(at) => self.part(why),
             OriginInput::Fault(at, kind, why) if self.is_talking(at) => self.end(kind, why),
             _ => {}
@@ -409,8 +440,7 @@ impl DurableOrigin {
 
     fn look_at_the_clock(&mut self) {
         let now = self.now;
-        let deadline = self.history.order().deadline_ms;
-        if deadline.is_some_and(|at| at <= now) && self.may_end() {
+        if self.is_overdue() && self.may_end() {
             let why = match self.phase() {
                 OriginPhase::Waiting if self.reason.is_empty() => {
                     "the deadline passed before an executor had the unit".to_owned()
@@ -436,6 +466,25 @@ impl DurableOrigin {
         if self.may_tell() {
             self.tell_debts();
         }
+    }
+
+    fn is_overdue(&self) -> bool {
+        let deadline = self.history.order().deadline_ms;
+        deadline.is_some_and(|at| at <= self.now)
+    }
+
+    /// No wait becomes longer because somebody has set the clock.
+    fn on_clock_back(&mut self, now: u64) {
+        let latest = now.saturating_add(self.timings.retry_most_ms);
+        if let Step::Waiting { at } | Step::Apart { at } | Step::EndLater { at, .. } = &mut self.step {
+            *at = latest.min(*at);
+        }
+        for at in self.debts.iter_mut().filter_map(|debt| debt.at.as_mut()) {
+            *at = latest.min(*at);
+        }
+        self.append_at = self.append_at.map(|at| latest.min(at));
+        self.apart_since = self.apart_since.map(|since| now.min(since));
+        self.accepted_ms = now.min(self.accepted_ms);
     }
 
     /// Tries at once what waits.
@@ -485,7 +534,7 @@ impl DurableOrigin {
         OriginRecord::Offered {
             executor: candidate.executor,
             offer: Offer {
-                number: self.history.offers() + 1,
+                number: self.history.offers().saturating_add(1),
                 life: candidate.life,
             },
             idempotent: candidate.idempotent,
@@ -498,6 +547,7 @@ impl DurableOrigin {
             return;
         };
         let conversation = self.converse();
+        self.hasty = true;
         self.step = Step::Asking {
             conversation,
             resumes: false,
@@ -513,17 +563,6 @@ impl DurableOrigin {
         let Some((executor, offer)) = self.history.offered().cloned() else {
             return;
         };
-        let patience = match self.may_run_again() {
-            true => self.timings.give_up_ms,
-            false => self.timings.lost_ms,
-        };
-        if self
-            .apart_since
-            .is_some_and(|since| self.now.saturating_sub(since) >= patience)
-        {
-            let why = format!("{executor} was out of reach for too long: {}", self.reason);
-            return self.lose(why);
-        }
         let conversation = self.converse();
         self.step = Step::Asking {
             conversation,
@@ -541,6 +580,7 @@ impl DurableOrigin {
     fn converse(&mut self) -> u64 {
         let conversation = self.next_conversation;
         self.next_conversation += 1;
+        self.acked = Position::default();
         conversation
     }
 
@@ -551,6 +591,10 @@ impl DurableOrigin {
             Step::Asking { conversation, .. } | Step::Following { conversation } => conversation == at,
             _ => false,
         }
+    }
+
+    fn is_following(&self, at: u64) -> bool {
+        matches!(self.step, Step::Following { conversation } if conversation == at)
     }
 
     fn on_unreachable(&mut self, why: String) {
@@ -566,12 +610,39 @@ impl DurableOrigin {
         };
         self.step = Step::Following { conversation };
         self.apart_since = None;
-        self.backoff.reset();
+        self.accepted_ms = self.now;
         self.reason.clear();
         if !self.history.is_accepted() {
-            self.note(OriginRecord::Accepted { at_ms: self.now });
+            self.accepting = Some(self.note(OriginRecord::Accepted { at_ms: self.now }));
         }
         self.effects.push_back(OriginEffect::Changed);
+        // An acknowledgement may have been lost with the conversation before.
+        self.acknowledge();
+    }
+
+    /// Says what is on the disk of what this run has sent.
+    fn acknowledge(&mut self) {
+        let Step::Following { conversation } = self.step else {
+            return;
+        };
+        let position = match &self.rerun {
+            None => self.stored,
+            Some(rerun) => position(rerun.seen()),
+        };
+        let kept = position.responses <= self.stored.responses && position.bytes <= self.stored.bytes;
+        if kept && position > self.acked {
+            self.acked = position;
+            self.effects.push_back(OriginEffect::Ack {
+                conversation,
+                position,
+            });
+        }
+    }
+
+    /// The executor does its work: what was hard before is so no longer.
+    fn progress(&mut self) {
+        self.backoff.reset();
+        self.hasty = true;
     }
 
     fn on_refused(&mut self, kind: Kind, why: String) {
@@ -579,9 +650,21 @@ impl DurableOrigin {
             return self.end(Kind::Protocol, "the executor refused what it had accepted");
         };
         match (resumes, kind) {
+            // What was accepted may have run, whatever became of it.
+            (true, Kind::NoSuchUnit) if self.history.is_accepted() => self.lose(why),
             (true, Kind::NoSuchUnit) => self.withdraw(why),
             (true, Kind::NodeLost) => self.lose(why),
-            (true, Kind::Draining | Kind::Busy) => self.part(why),
+            (
+                true,
+                Kind::Busy
+                | Kind::Draining
+                | Kind::NoSpace
+                | Kind::NoRoute
+                | Kind::NoSuchNode
+                | Kind::NoCapableNode
+                | Kind::Internal
+                | Kind::Unknown,
+            ) => self.part(why),
             (
                 false,
                 Kind::Busy
@@ -590,7 +673,8 @@ impl DurableOrigin {
                 | Kind::NoSpace
                 | Kind::NoRoute
                 | Kind::NoSuchNode
-                | Kind::NoCapableNode,
+                | Kind::NoCapableNode
+                | Kind::PayloadBroken,
             ) => self.withdraw(why),
             _ => self.end(kind, why),
         }
@@ -598,6 +682,7 @@ impl DurableOrigin {
 
     fn on_started(&mut self) {
         if !self.history.is_started() {
+            self.progress();
             self.note(OriginRecord::Started { at_ms: self.now });
             self.effects.push_back(OriginEffect::Changed);
         }
@@ -608,18 +693,27 @@ impl DurableOrigin {
             Some(rerun) => rerun.next_serial(),
             None => self.tally.next_serial(),
         };
-        if !matches!(self.step, Step::Following { .. }) || self.eof.is_some() || piece.serial != due {
+        if piece.serial != due {
             return self.end(
                 Kind::Protocol,
                 format!("response {} came where {due} was due", piece.serial),
             );
         }
+        if piece.last || !piece.data.is_empty() {
+            self.progress();
+        }
         let compared = self.rerun.as_mut().map(|rerun| rerun.compare(piece, &self.tally));
         match compared {
             None => self.keep(piece),
-            Some(Compared::Known) => {}
+            Some(Compared::Known) => {
+                let seen = self.rerun.as_ref().map_or(0, |rerun| rerun.seen().bytes());
+                if seen - self.acked.bytes.min(seen) >= KNOWN_BYTES {
+                    self.acknowledge();
+                }
+            }
             Some(Compared::CaughtUp(new)) => {
                 self.rerun = None;
+                self.acknowledge();
                 if let Some(new) = new {
                     self.keep(&new);
                 }
@@ -634,6 +728,10 @@ impl DurableOrigin {
     }
 
     fn on_eof(&mut self, eof: Eof) {
+        if eof.kind != Kind::Unknown && eof.kind.outcome() != eof.outcome {
+            let why = format!("end of outcome {} with kind {}", eof.outcome, eof.kind);
+            return self.end(Kind::Protocol, why);
+        }
         if eof.outcome == Outcome::Lost {
             return self.lose(eof.message);
         }
@@ -654,33 +752,70 @@ impl DurableOrigin {
     }
 
     fn on_returned(&mut self, why: String) {
-        self.withdraw(why);
+        let ran = self.history.is_started() || (self.tally.responses() > 0 && !self.history.is_idempotent());
+        if ran {
+            return self.end(Kind::Protocol, "the executor gives back what it has started");
+        }
+        let given_back = self.history.offered().cloned();
+        let accepted = self
+            .accepting
+            .take()
+            .map(|_| OriginRecord::Accepted { at_ms: self.now });
+        let append = self.come_to_nothing(accepted, why, true);
+        // The executor keeps the unit until it is told.
+        if let Some((executor, offer)) = given_back {
+            self.owe(executor, offer.number, Some(append));
+        }
     }
 
     /// The conversation is gone; the executor may have the unit.
     fn part(&mut self, why: String) {
         self.close_conversation();
+        let followed = matches!(self.step, Step::Following { .. });
+        if followed && self.now.saturating_sub(self.accepted_ms) >= self.timings.retry_most_ms {
+            self.progress();
+        }
+        let patience = match self.may_run_again() {
+            true => self.timings.give_up_ms,
+            false => self.timings.lost_ms,
+        };
+        let since = *self.apart_since.get_or_insert(self.now);
+        if self.now.saturating_sub(since) >= patience {
+            self.step = Step::Apart { at: self.now };
+            let executor = self
+                .history
+                .offered()
+                .map_or("the executor", |(executor, _)| executor.as_str());
+            return self.lose(format!("{executor} was out of reach for too long: {why}"));
+        }
         self.reason = why;
         // The first attempt to meet again is made at once.
-        let wait = match self.apart_since {
-            None => 0,
-            Some(_) => self.backoff.fail(),
+        let wait = match std::mem::take(&mut self.hasty) {
+            true => 0,
+            false => self.backoff.fail(),
         };
-        self.apart_since.get_or_insert(self.now);
         self.step = Step::Apart { at: self.now + wait };
         self.effects.push_back(OriginEffect::Changed);
     }
 
     /// The offer has come to nothing: nothing was run.
     fn withdraw(&mut self, why: String) {
+        self.come_to_nothing(None, why, false);
+    }
+
+    fn come_to_nothing(&mut self, before: Option<OriginRecord>, why: String, sync: bool) -> u64 {
         self.close_conversation();
         self.apart_since = None;
-        self.note(OriginRecord::Withdrawn {
+        let withdrawn = OriginRecord::Withdrawn {
             reason: why.clone(),
             at_ms: self.now,
-        });
+        };
+        self.history.apply(&withdrawn);
+        let records = before.into_iter().chain([withdrawn]).collect();
+        let append = self.append(records, Bytes::new(), sync);
         self.rerun_if_kept();
         self.wait(why);
+        append
     }
 
     /// The executor has lost the unit, which may have run: it ends, or runs again if that does no harm.
@@ -689,14 +824,17 @@ impl DurableOrigin {
             return self.end(Kind::NodeLost, why);
         }
         self.close_conversation();
-        if let Some((executor, offer)) = self.history.offered().cloned() {
-            self.owe(executor, offer.number);
-        }
         self.apart_since = None;
-        self.note(OriginRecord::GivenUp {
+        let given_up = self.history.offered().cloned();
+        let record = OriginRecord::GivenUp {
             reason: why.clone(),
             at_ms: self.now,
-        });
+        };
+        self.history.apply(&record);
+        let append = self.append(vec![record], Bytes::new(), true);
+        if let Some((executor, offer)) = given_up {
+            self.owe(executor, offer.number, Some(append));
+        }
         self.rerun_if_kept();
         self.wait(why);
     }
@@ -738,8 +876,11 @@ impl DurableOrigin {
 
     fn finish(&mut self, eof: Eof) {
         self.close_conversation();
+        if matches!(self.step, Step::Offering { .. }) {
+            self.withdraw("the unit ended before it was offered".to_owned());
+        }
         if let Some((executor, offer)) = self.history.offered().cloned() {
-            self.owe(executor, offer.number);
+            self.owe(executor, offer.number, None);
         }
         self.store_end(eof);
     }
@@ -761,12 +902,13 @@ impl DurableOrigin {
         self.step = Step::Ending { append, eof };
     }
 
-    fn owe(&mut self, executor: NodeId, number: u32) {
+    fn owe(&mut self, executor: NodeId, number: u32, after: Option<u64>) {
         self.debts.retain(|debt| debt.executor != executor);
         self.debts.push(Debt {
             executor,
             number,
             at: Some(self.now),
+            after,
             backoff: Backoff::new(self.timings.retry_least_ms, self.timings.retry_most_ms),
         });
     }
@@ -785,7 +927,7 @@ impl DurableOrigin {
         for debt in self
             .debts
             .iter_mut()
-            .filter(|debt| debt.at.is_some_and(|at| at <= self.now))
+            .filter(|debt| debt.after.is_none() && debt.at.is_some_and(|at| at <= self.now))
         {
             debt.at = None;
             self.effects.push_back(OriginEffect::Release {
@@ -838,9 +980,9 @@ impl DurableOrigin {
     }
 
     /// Notes what may be lost in a crash: it would be found out again.
-    fn note(&mut self, record: OriginRecord) {
+    fn note(&mut self, record: OriginRecord) -> u64 {
         self.history.apply(&record);
-        self.append(vec![record], Bytes::new(), false);
+        self.append(vec![record], Bytes::new(), false)
     }
 
     /// Hands the journal what has come, one append at a time.
@@ -861,26 +1003,26 @@ impl DurableOrigin {
         if let Some((_, _, position)) = self.append.take_if(|(append, ..)| *append == number) {
             self.stored = position;
             self.effects.push_back(OriginEffect::Changed);
-            if let Step::Following { conversation } = self.step {
-                self.effects.push_back(OriginEffect::Ack {
-                    conversation,
-                    position,
-                });
-            }
+            self.acknowledge();
+        }
+        self.accepting.take_if(|append| *append == number);
+        for debt in &mut self.debts {
+            debt.after.take_if(|append| *append == number);
         }
         match &self.step {
             Step::Storing => {
                 self.effects.push_back(OriginEffect::Stored);
+                self.step = match self.history.offered() {
+                    Some(_) => Step::Offering { append: number },
+                    None => Step::Waiting { at: self.now },
+                };
                 if self.cancelled {
-                    self.step = Step::Waiting { at: self.now };
-                    return self.cancel();
-                }
-                match self.history.offered() {
-                    Some(_) => self.offer(),
-                    None => self.step = Step::Waiting { at: self.now },
+                    self.cancel();
+                } else if self.history.offered().is_some() && !self.is_overdue() {
+                    self.offer();
                 }
             }
-            Step::Offering { append } if *append == number => self.offer(),
+            Step::Offering { append } if *append == number && !self.is_overdue() => self.offer(),
             Step::Ending { append, eof } if *append == number => {
                 let eof = eof.clone();
                 self.history.apply(&OriginRecord::Ended {
@@ -908,6 +1050,11 @@ impl DurableOrigin {
         if let Some((_, data, _)) = &data {
             self.frames.put_back(data);
             self.append_at = Some(retry);
+        }
+        for debt in &mut self.debts {
+            if debt.after.take_if(|append| *append == number).is_some() {
+                debt.at = Some(retry);
+            }
         }
         match &self.step {
             Step::Storing => {

@@ -31,7 +31,8 @@ impl Rerun {
     pub(super) fn compare(&mut self, piece: &Piece, kept: &ResponseTally) -> Compared {
         let missing = kept.bytes() - self.seen.bytes();
         let length = piece.data.len() as u64;
-        let closes = piece.last && length == missing && kept.is_open();
+        let in_the_open_one = kept.is_open() && self.seen.next_serial() == kept.next_serial();
+        let closes = piece.last && length == missing && in_the_open_one;
         if length <= missing && !closes {
             self.seen.add(&piece.data, piece.last);
             return match self.is_at(kept) {
@@ -41,7 +42,8 @@ impl Rerun {
             };
         }
         let new = piece.data.slice(missing as usize..);
-        if missing > 0 {
+        // A response may have been begun and nothing of it kept.
+        if missing > 0 || (in_the_open_one && !self.seen.is_open()) {
             self.seen.add(&piece.data[..missing as usize], false);
         }
         match self.is_at(kept) {
@@ -146,6 +148,15 @@ mod tests {
             run(&[("abc", false)], &[("abc", false), ("", true)]),
             owned(&[("", true)])
         );
+    }
+
+    #[test]
+    fn a_response_that_was_begun_without_a_byte_goes_on() {
+        let again = [("ab", true), ("c", true)];
+        assert_eq!(run(&[("", false)], &again), owned(&again));
+        assert_eq!(run(&[("ab", true), ("", false)], &again), owned(&again[1..]));
+        assert_eq!(run(&[("", false)], &[("", true)]), owned(&[("", true)]));
+        assert_eq!(run(&[("", true), ("", false)], &again), None);
     }
 
     #[test]
