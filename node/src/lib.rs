@@ -10,6 +10,11 @@ pub mod identity;
 mod link;
 mod mesh;
 mod exec;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "what keeps durable units comes upon it piece by piece")
+)]
+mod store;
 mod unit;
 pub mod control;
 mod cli;
