@@ -1,0 +1,216 @@
+//! The files of large streams: which are open, which have to be synced, which are to be removed. Owned by the store's thread.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use super::error::StoreError;
+use super::files::{self, Files, OpenFile};
+use super::{Key, Role, Stream};
+
+/// The folder of the files.
+pub(super) const DATA: &str = "data";
+/// Files that are kept open at most.
+const MAX_OPEN: usize = 64;
+
+/// Whose file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct FileId {
+    pub(super) key: Key,
+    pub(super) life: u64,
+    pub(super) stream: Stream,
+}
+
+impl FileId {
+    /// Its name within the folder.
+    pub(super) fn name(&self) -> String {
+        let (role, stream) = (self.key.role.name(), self.stream.name());
+        format!("{role}-{}-{:x}-{stream}", self.key.unit, self.life)
+    }
+
+    /// Its name, relative to the store's folder.
+    pub(super) fn path(&self) -> String {
+        format!("{DATA}/{}", self.name())
+    }
+
+    /// Whose file has this name in the folder.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        let (role, rest) = name.split_once('-')?;
+        let role = [Role::Origin, Role::Executor]
+            .into_iter()
+            .find(|known| known.name() == role)?;
+        let (rest, stream) = rest.rsplit_once('-')?;
+        let stream = Stream::ALL.into_iter().find(|known| known.name() == stream)?;
+        let (unit, life) = rest.rsplit_once('-')?;
+        let unit = workmesh_proto::UnitId::parse(unit).ok()?;
+        let life = u64::from_str_radix(life, 16).ok()?;
+        let id = Self {
+            key: Key { role, unit },
+            life,
+            stream,
+        };
+        (id.name() == name).then_some(id)
+    }
+}
+
+struct Open {
+    file: Arc<dyn OpenFile>,
+    dirty: bool,
+    used: u64,
+}
+
+/// The open files.
+pub(super) struct DataFiles {
+    files: Arc<dyn Files>,
+    open: HashMap<FileId, Open>,
+    /// Whether a file was made whose name is not synced.
+    names_dirty: bool,
+    /// Files to be removed once the log says that they are not needed.
+    doomed: Vec<FileId>,
+    turn: u64,
+    /// Files that could not be synced when they had to make room.
+    failed: Vec<(FileId, StoreError)>,
+    /// Files synced.
+    pub(super) syncs: u64,
+}
+
+impl DataFiles {
+    pub(super) fn new(files: Arc<dyn Files>) -> Self {
+        Self {
+            files,
+            open: HashMap::new(),
+            names_dirty: false,
+            doomed: Vec::new(),
+            turn: 0,
+            failed: Vec::new(),
+            syncs: 0,
+        }
+    }
+
+    /// Writes at `offset` of a file; makes it if it is `new`.
+    pub(super) fn write(
+        &mut self,
+        id: FileId,
+        offset: u64,
+        bytes: &[u8],
+        new: bool,
+    ) -> Result<(), StoreError> {
+        let file = self.open(id, new)?;
+        files::write_all(&*file, offset, bytes)
+            .map_err(|error| StoreError::undone("write", &self.files.path(&id.path()), error))
+    }
+
+    fn open(&mut self, id: FileId, new: bool) -> Result<Arc<dyn OpenFile>, StoreError> {
+        self.turn += 1;
+        if let Some(open) = self.open.get_mut(&id) {
+            (open.dirty, open.used) = (true, self.turn);
+            return Ok(Arc::clone(&open.file));
+        }
+        self.make_room();
+        let path = id.path();
+        let at = |verb, error| StoreError::undone(verb, &self.files.path(&path), error);
+        let file = if new {
+            match self.files.create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    // Left by an append that failed, and could not be taken away then.
+                    let file = self.files.open(&path).map_err(|error| at("open", error))?;
+                    file.truncate(0).map_err(|error| at("cut", error))?;
+                    file
+                }
+                other => other.map_err(|error| at("create", error))?,
+            }
+        } else {
+            self.files.open(&path).map_err(|error| at("open", error))?
+        };
+        self.names_dirty |= new;
+        let open = Open {
+            file: Arc::clone(&file),
+            dirty: true,
+            used: self.turn,
+        };
+        self.open.insert(id, open);
+        Ok(file)
+    }
+
+    /// Closes the file that was not used for longest, of the clean ones; without a clean one, syncs one first.
+    fn make_room(&mut self) {
+        if self.open.len() < MAX_OPEN {
+            return;
+        }
+        let oldest = self.open.iter().min_by_key(|(_, open)| (open.dirty, open.used));
+        if let Some(id) = oldest.map(|(id, _)| *id) {
+            let failed = self.sync(id).err();
+            self.failed.extend(failed.map(|error| (id, error)));
+            self.open.remove(&id);
+        }
+    }
+
+    /// Makes what was written to this file survive; its name too.
+    pub(super) fn sync(&mut self, id: FileId) -> Result<(), StoreError> {
+        if let Some(open) = self.open.get_mut(&id)
+            && open.dirty
+        {
+            self.syncs += 1;
+            // Never tried again: what the system could not write it may have dropped.
+            open.dirty = false;
+            let file = Arc::clone(&open.file);
+            file.sync().map_err(|error| {
+                self.open.remove(&id);
+                StoreError::io("sync", &self.files.path(&id.path()), error)
+            })?;
+        }
+        if self.names_dirty {
+            self.files
+                .sync_dir(DATA)
+                .map_err(|error| StoreError::io("sync", &self.files.path(DATA), error))?;
+            self.names_dirty = false;
+        }
+        Ok(())
+    }
+
+    /// Those that could not be synced when they had to make room for another.
+    pub(super) fn take_failed(&mut self) -> Vec<(FileId, StoreError)> {
+        std::mem::take(&mut self.failed)
+    }
+
+    /// Syncs all; answers with those that could not be.
+    pub(super) fn sync_all(&mut self) -> Vec<(FileId, StoreError)> {
+        let dirty: Vec<_> = self
+            .open
+            .iter()
+            .filter(|(_, open)| open.dirty)
+            .map(|(id, _)| *id)
+            .collect();
+        let failed = |id| self.sync(id).err().map(|error| (id, error));
+        dirty.into_iter().filter_map(failed).collect()
+    }
+
+    /// Cuts a file back to what counts; one of which nothing counts is removed.
+    pub(super) fn undo(&mut self, id: FileId, length: u64, exists: bool) {
+        // What can't be taken away is overwritten by the next append, and does not count until then.
+        if exists {
+            if let Some(open) = self.open.get(&id) {
+                let _ = open.file.truncate(length);
+            }
+        } else {
+            self.open.remove(&id);
+            let _ = self.files.remove(&id.path());
+        }
+    }
+
+    /// Closes a file, to be removed after the next sync of the log.
+    pub(super) fn doom(&mut self, id: FileId) {
+        self.open.remove(&id);
+        self.doomed.push(id);
+    }
+
+    /// Removes what was doomed. What can't be removed is found as an orphan when the store is opened.
+    pub(super) fn remove_doomed(&mut self) {
+        for id in std::mem::take(&mut self.doomed) {
+            if let Err(error) = self.files.remove(&id.path()) {
+                let path = self.files.path(&id.path());
+                tracing::warn!(path = %path.display(), %error, "cannot remove a file of the store");
+            }
+        }
+    }
+}

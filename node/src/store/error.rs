@@ -1,0 +1,98 @@
+//! Why the store did not do what was asked, and what its caller may assume then.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Why the store refused or failed. Cheap to clone: one failure may be told to many.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// No room: of the quota, or on the disk. Nothing of the append is stored, now or after a crash; the store goes on.
+    #[error("the store is full: release ended units, make room on its disk, or raise its quota")]
+    Full,
+    /// The disk failed. An append that got this may or may not be found after a crash; until then it does not count.
+    #[error("store: {what}: {error}: check the disk and its file system")]
+    Io {
+        /// What was tried, with the file's path.
+        what: String,
+        /// What the system says.
+        error: Arc<io::Error>,
+    },
+    /// The files are not what this program can read. Our configuration or a damaged `FORMAT`; nothing was changed.
+    #[error(
+        "{path}: expected `workmesh-store {known}`, found {found}: restore the file, or move the store away"
+    )]
+    Unreadable {
+        /// The file `FORMAT`.
+        path: String,
+        /// What stands there, quoted and cut short.
+        found: String,
+        /// The version that this program writes.
+        known: u32,
+    },
+    /// A newer program has written this store. Nothing was changed.
+    #[error(
+        "the store has version {found}, this program knows versions up to {known}: \
+         start the newer program again, or move the store away"
+    )]
+    Newer {
+        /// The store's version.
+        found: u32,
+        /// The newest version that this program knows.
+        known: u32,
+    },
+    /// Another process has the store open. Nothing was changed.
+    #[error("store {path} is in use by another node: give each node its own data directory")]
+    Locked {
+        /// The store's folder.
+        path: String,
+    },
+    /// The store is closed, or its thread has ended. What was not answered before may or may not be stored.
+    #[error("the store is closed: the node is stopping")]
+    Closed,
+    /// Nothing is stored under this key; it was removed, or never there.
+    #[error("the store has no such unit: it was released, or never stored")]
+    NoSuchKey,
+    /// The records of one append are longer than the log takes. Nothing of it is stored; a bug of the caller.
+    #[error("the records of an append have {bytes} bytes, at most {limit} are stored: shorten them")]
+    TooLarge {
+        /// What was to be stored.
+        bytes: usize,
+        /// What can be stored.
+        limit: usize,
+    },
+}
+
+impl StoreError {
+    /// A failure at `path`, which `verb` was done to.
+    pub(super) fn io(verb: &str, path: &Path, error: io::Error) -> Self {
+        Self::Io {
+            what: format!("cannot {verb} {}", path.display()),
+            error: Arc::new(error),
+        }
+    }
+
+    /// The same, where "no room" is a case of its own: nothing of what was tried is left on the disk.
+    pub(super) fn undone(verb: &str, path: &Path, error: io::Error) -> Self {
+        if is_full(&error) {
+            return Self::Full;
+        }
+        Self::io(verb, path, error)
+    }
+
+    /// The same failure, of something that may have been done: not [`Full`](Self::Full), which promises that it was not.
+    pub(super) fn in_doubt(self, path: &Path) -> Self {
+        match self {
+            Self::Full => Self::io("write", path, io::ErrorKind::StorageFull.into()),
+            other => other,
+        }
+    }
+}
+
+/// Whether the disk, or the share of it that we may use, has no room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}

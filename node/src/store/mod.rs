@@ -1,0 +1,271 @@
+//! What a node keeps of durable units: for each key a list of opaque records and two streams of bytes.
+//!
+//! This module owns the folder `store` of the data directory, and when what in it is synced. [`Store`] is the handle; a thread
+//! behind it writes ([`writer`]), another one reads ([`reader`]). What records mean is not known here. The files are
+//! described in docs/STORE.md.
+//!
+//! What a caller may rely on:
+//! - An append is stored whole or not at all, and only if all earlier ones of its key are, or are known to have failed to
+//!   whoever made them: after a failure the key's appends fail until that failure was seen (its future resolved).
+//! - After [`StoreError::Full`] nothing of the append is there, nor will be after a crash. After [`StoreError::Io`] it does not
+//!   count while the store is open; after a crash it may be found.
+//! - What is read is what has been acknowledged, or will be in this moment.
+
+mod key;
+mod settings;
+mod error;
+mod files;
+mod format;
+mod record;
+mod scan;
+mod segment;
+mod index;
+mod queue;
+mod data;
+mod batch;
+mod log;
+mod writer;
+mod compact;
+mod gather;
+mod recover;
+mod reader;
+
+use std::fs::TryLockError;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+pub(crate) use error::StoreError;
+pub(crate) use key::{Entry, Found, Key, Role, Stream, Sync, Usage};
+pub(crate) use queue::Pending;
+pub(crate) use settings::StoreSettings;
+
+use data::{DATA, DataFiles};
+use files::{Disk, Files};
+use index::Index;
+use queue::{Queue, Work};
+use reader::{MAX_WAITING, Read, Request};
+use recover::DAMAGED;
+use segment::LOG;
+use writer::Writer;
+
+/// The lock that tells another process that the store is in use.
+const LOCK: &str = "lock";
+
+/// What both threads and the handles share.
+struct Shared {
+    files: Arc<dyn Files>,
+    settings: StoreSettings,
+    queue: Arc<Queue>,
+    index: Mutex<Index>,
+    /// Only `damaged`, `syncs`, `appends` and `failures` are counted here; the index knows the rest.
+    counts: Mutex<Usage>,
+}
+
+/// A store that is open. Clones are handles of one store; it closes by itself when the last one is gone.
+#[derive(Clone)]
+pub(crate) struct Store {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    /// Bytes that callers of `append` may still bring.
+    room: Arc<Semaphore>,
+    reads: mpsc::Sender<Request>,
+    /// Threads that have ended.
+    ended: watch::Receiver<usize>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+    }
+}
+
+impl Store {
+    /// Opens the store in `dir`, and makes it if nothing is there. Blocks: reads the whole log.
+    pub(crate) fn open(dir: &Path, settings: StoreSettings) -> Result<(Self, Vec<Found>), StoreError> {
+        Self::open_with(Arc::new(Disk::new(dir)), settings)
+    }
+
+    fn open_with(files: Arc<dyn Files>, settings: StoreSettings) -> Result<(Self, Vec<Found>), StoreError> {
+        let settings = settings.clamped();
+        let make = |name: &str| {
+            let failed = |error| StoreError::io("make", &files.path(name), error);
+            files.make_dir(name).map_err(failed)
+        };
+        make("")?;
+        let lock = files.lock(LOCK).map_err(|error| match error {
+            TryLockError::WouldBlock => StoreError::Locked {
+                path: files.root().display().to_string(),
+            },
+            TryLockError::Error(error) => StoreError::io("lock", &files.path(LOCK), error),
+        })?;
+        let mark = format::open(&*files)?;
+        for name in [LOG, DATA, DAMAGED] {
+            make(name)?;
+        }
+        let recovered = recover::recover(&files, mark, settings.segment_bytes)?;
+        let shared = Arc::new(Shared {
+            files: Arc::clone(&files),
+            settings,
+            queue: Arc::default(),
+            index: Mutex::new(recovered.index),
+            counts: Mutex::new(Usage {
+                damaged: recovered.damaged,
+                ..Usage::default()
+            }),
+        });
+        let data = DataFiles::new(files);
+        let mut writer = Writer::new(Arc::clone(&shared), recovered.log, data, recovered.life);
+        if !recovered.unmarked.is_empty() {
+            writer.note_damage(recovered.unmarked);
+        }
+        let handle = start(shared, writer, lock)?;
+        Ok((Self { handle }, recovered.found))
+    }
+
+    /// Stores entries under a key, all or none, behind the caller's earlier ones. Waits while too many bytes wait for the disk.
+    /// Resolves once written, or synced. If the future is dropped the entries may be stored all the same.
+    pub(crate) async fn append(&self, key: Key, entries: Vec<Entry>, sync: Sync) -> Result<(), StoreError> {
+        let work = Work::Append(entries, sync);
+        let limit = self.handle.shared.settings.queue_bytes;
+        // At most 2^30: the queue's bound.
+        let bytes = work.bytes().min(limit) as u32;
+        let room = Arc::clone(&self.handle.room).acquire_many_owned(bytes).await;
+        let room = room.map_err(|_| StoreError::Closed)?;
+        self.handle.shared.queue.push(key, work, Some(room)).await
+    }
+
+    /// The same, but for the waiting: the order is that of the calls. Callers bound what they have outstanding, because
+    /// nothing else does.
+    pub(crate) fn enqueue(&self, key: Key, entries: Vec<Entry>, sync: Sync) -> Pending {
+        let work = Work::Append(entries, sync);
+        let bytes = work.bytes().min(self.handle.shared.settings.queue_bytes) as u32;
+        let room = Arc::clone(&self.handle.room).try_acquire_many_owned(bytes).ok();
+        self.handle.shared.queue.push(key, work, room)
+    }
+
+    /// Bytes of a stream from `offset` on: at most `max`, at most 1 MiB, at most what is stored; none at its end.
+    pub(crate) async fn read(
+        &self,
+        key: Key,
+        stream: Stream,
+        offset: u64,
+        max: usize,
+    ) -> Result<Bytes, StoreError> {
+        let (done, answer) = oneshot::channel();
+        let read = Read {
+            key,
+            stream,
+            offset,
+            max,
+            done,
+        };
+        let sent = self.handle.reads.send(Request::Read(read)).await;
+        sent.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Forgets a key, its records and its streams; a key that is not there is forgotten already. Done when that is written:
+    /// after a loss of power within the next second it may be there again, whole.
+    pub(crate) async fn remove(&self, key: Key) -> Result<(), StoreError> {
+        self.handle.shared.queue.push(key, Work::Remove, None).await
+    }
+
+    /// Whether work that needs so many bytes may come in: [`StoreError::Full`] above the quota, or if less than the reserve
+    /// would be left free on the disk. What is under way may go on beyond both.
+    pub(crate) fn admit(&self, bytes: u64) -> Result<(), StoreError> {
+        let shared = &self.handle.shared;
+        let used = {
+            let index = shared.index.lock();
+            index.log_bytes().saturating_add(index.data_bytes)
+        };
+        let failed = |error| StoreError::io("look at", shared.files.root(), error);
+        let free = shared.files.free_bytes().map_err(failed)?;
+        let fits = used.saturating_add(bytes) <= shared.settings.quota_bytes
+            && free >= shared.settings.reserve_bytes.saturating_add(bytes);
+        if fits { Ok(()) } else { Err(StoreError::Full) }
+    }
+
+    /// How much is stored, and what was done since the store was opened.
+    pub(crate) fn usage(&self) -> Usage {
+        let counts = *self.handle.shared.counts.lock();
+        let index = self.handle.shared.index.lock();
+        Usage {
+            keys: index.keys.len() as u64,
+            log_bytes: index.log_bytes(),
+            data_bytes: index.data_bytes,
+            segments: index.segments.len() as u64,
+            data_files: index.data_files,
+            ..counts
+        }
+    }
+
+    /// Does what waits, syncs everything, and ends the threads. The folder is free then; everything else is answered with
+    /// [`StoreError::Closed`].
+    pub(crate) async fn close(&self) {
+        let handle = &self.handle;
+        handle.shared.queue.close();
+        // The thread has ended already: nothing is left to be told.
+        let _ = handle.reads.send(Request::End).await;
+        let mut ended = handle.ended.clone();
+        let _ = ended.wait_for(|ended| *ended == 2).await;
+    }
+}
+
+/// Starts the threads.
+fn start(shared: Arc<Shared>, writer: Writer, lock: Box<dyn Send>) -> Result<Arc<Handle>, StoreError> {
+    let (reads, requests) = mpsc::channel(MAX_WAITING);
+    let (end, ended) = watch::channel(0);
+    let end = Arc::new(end);
+    let handle = Arc::new(Handle {
+        shared: Arc::clone(&shared),
+        room: Arc::new(Semaphore::new(shared.settings.queue_bytes)),
+        reads,
+        ended,
+    });
+    let failed = |error| StoreError::io("start a thread for", shared.files.root(), error);
+    let last = Ending {
+        shared: Arc::clone(&shared),
+        end: Arc::clone(&end),
+    };
+    thread::Builder::new()
+        .name("store".to_owned())
+        .spawn(move || {
+            let _last = last;
+            let _lock = lock;
+            writer.run();
+        })
+        .map_err(failed)?;
+    let reading = Arc::clone(&shared);
+    thread::Builder::new()
+        .name("store-read".to_owned())
+        .spawn(move || {
+            reader::run(&reading, requests);
+            end.send_modify(|ended| *ended += 1);
+        })
+        .map_err(failed)?;
+    Ok(handle)
+}
+
+/// Runs when the writing thread ends, however it does: whoever waits is told.
+struct Ending {
+    shared: Arc<Shared>,
+    end: Arc<watch::Sender<usize>>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.shared.queue.abandon();
+        self.end.send_modify(|ended| *ended += 1);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,306 @@
+//! What waits for the store's thread, in order; and which keys have an append that failed.
+//!
+//! A key whose append failed takes no other until its caller has seen the failure: an append is stored only if all
+//! earlier ones of its key were, or if whoever made it knows which were not.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::error::StoreError;
+use super::key::{Entry, Key, Sync};
+
+type Answer = Result<(), StoreError>;
+
+/// What the store's thread is to do.
+pub(super) enum Work {
+    Append(Vec<Entry>, Sync),
+    Remove,
+    /// Notes that a key is damaged, for the next time that the store is opened.
+    Damage(String),
+}
+
+impl Work {
+    /// Bytes that it brings along.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Append(entries, _) => entries.iter().map(entry_bytes).sum(),
+            Self::Remove => 0,
+            Self::Damage(text) => text.len(),
+        }
+    }
+}
+
+fn entry_bytes(entry: &Entry) -> usize {
+    match entry {
+        Entry::Record(bytes) | Entry::Data(_, bytes) => bytes.len(),
+    }
+}
+
+/// Work for one key, and who waits for it.
+pub(super) struct Item {
+    pub(super) key: Key,
+    pub(super) work: Work,
+    done: Option<oneshot::Sender<Answer>>,
+    /// Its share of the bytes that may wait.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Item {
+    /// Work of the store's own.
+    pub(super) fn internal(key: Key, work: Work) -> Self {
+        Self {
+            key,
+            work,
+            done: None,
+            _room: None,
+        }
+    }
+
+    /// Tells whoever waits that it is done.
+    pub(super) fn succeed(self) {
+        if let Some(done) = self.done {
+            // Nobody waits: the caller did not want to know.
+            let _ = done.send(Ok(()));
+        }
+    }
+}
+
+/// What is to be done next.
+pub(super) enum Turn {
+    Items(Vec<Item>),
+    /// The time given has passed.
+    Idle,
+    /// Everything is done, and nothing more will come.
+    Closing,
+}
+
+#[derive(Default)]
+struct State {
+    items: VecDeque<Item>,
+    failed: HashMap<Key, Failure>,
+    closing: bool,
+}
+
+/// That appends of a key failed, and somebody has not seen it yet.
+struct Failure {
+    error: StoreError,
+    /// Answers that are on their way.
+    waiting: usize,
+    /// Whether a failure was answered to nobody.
+    unseen: bool,
+}
+
+/// The queue of the store's thread. Its bytes are bounded by the room that callers of `append` wait for.
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    ready: Condvar,
+}
+
+impl Queue {
+    /// Puts work behind everything that is there.
+    pub(super) fn push(
+        self: &Arc<Self>,
+        key: Key,
+        work: Work,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Pending {
+        let mut state = self.state.lock();
+        let answer = if state.closing {
+            Waiting::Closed
+        } else if let (Work::Append(..), Some(failure)) = (&work, state.failed.get_mut(&key)) {
+            failure.waiting += 1;
+            failure.unseen = false;
+            Waiting::Failed(failure.error.clone())
+        } else {
+            let (done, answer) = oneshot::channel();
+            let item = Item {
+                key,
+                work,
+                done: Some(done),
+                _room: room,
+            };
+            state.items.push_back(item);
+            self.ready.notify_one();
+            Waiting::Answer(answer)
+        };
+        let queue = Arc::clone(self);
+        Pending { key, queue, answer }
+    }
+
+    /// Waits for work until `until`, and takes at most `max_bytes` of it, or one piece.
+    pub(super) fn take(&self, until: Option<Instant>, max_bytes: usize) -> Turn {
+        let mut state = self.state.lock();
+        while state.items.is_empty() {
+            if state.closing {
+                return Turn::Closing;
+            }
+            match until {
+                None => self.ready.wait(&mut state),
+                Some(until) if self.ready.wait_until(&mut state, until).timed_out() => {
+                    if state.items.is_empty() && !state.closing {
+                        return Turn::Idle;
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        let mut bytes = 0;
+        let mut taken = Vec::new();
+        while let Some(item) = state.items.front() {
+            bytes += item.work.bytes();
+            if !taken.is_empty() && bytes > max_bytes {
+                break;
+            }
+            taken.extend(state.items.pop_front());
+        }
+        Turn::Items(taken)
+    }
+
+    /// Tells that these have failed, and with them everything that waits behind them for the same keys, up to a removal.
+    /// Answers with how many that were.
+    pub(super) fn fail(&self, items: Vec<Item>, error: &StoreError) -> u64 {
+        let mut told = Vec::new();
+        {
+            let mut state = self.state.lock();
+            let mut hit: HashSet<Key> = items
+                .iter()
+                .filter(|item| item.done.is_some() && matches!(item.work, Work::Append(..)))
+                .map(|item| item.key)
+                .collect();
+            told.extend(items);
+            for item in std::mem::take(&mut state.items) {
+                if matches!(item.work, Work::Remove) {
+                    hit.remove(&item.key);
+                }
+                if hit.contains(&item.key) && item.done.is_some() {
+                    told.push(item);
+                } else {
+                    state.items.push_back(item);
+                }
+            }
+            for item in &told {
+                if item.done.is_some() && matches!(item.work, Work::Append(..)) {
+                    state.failure(item.key, error).waiting += 1;
+                }
+            }
+        }
+        let count = told.len() as u64;
+        for item in told {
+            let Some(done) = item.done else { continue };
+            let seen = done.send(Err(error.clone())).is_ok();
+            if !seen && matches!(item.work, Work::Append(..)) {
+                self.unseen(item.key);
+            }
+        }
+        count
+    }
+
+    /// Notes a failure that no append was there to be told of; the key's next one is.
+    pub(super) fn fail_next(&self, key: Key, error: &StoreError) {
+        self.state.lock().failure(key, error).unseen = true;
+    }
+
+    /// Forgets what failed: the key is removed.
+    pub(super) fn forgive(&self, key: Key) {
+        self.state.lock().failed.remove(&key);
+    }
+
+    /// Takes no more; what is there is still done.
+    pub(super) fn close(&self) {
+        self.state.lock().closing = true;
+        self.ready.notify_all();
+    }
+
+    /// The thread has ended: whoever waits learns that.
+    pub(super) fn abandon(&self) {
+        let mut state = self.state.lock();
+        state.closing = true;
+        state.items.clear();
+    }
+
+    fn seen(&self, key: Key) {
+        let mut state = self.state.lock();
+        let Some(failure) = state.failed.get_mut(&key) else {
+            return;
+        };
+        failure.waiting = failure.waiting.saturating_sub(1);
+        if failure.waiting == 0 && !failure.unseen {
+            state.failed.remove(&key);
+        }
+    }
+
+    fn unseen(&self, key: Key) {
+        if let Some(failure) = self.state.lock().failed.get_mut(&key) {
+            failure.waiting = failure.waiting.saturating_sub(1);
+            failure.unseen = true;
+        }
+    }
+}
+
+impl State {
+    fn failure(&mut self, key: Key, error: &StoreError) -> &mut Failure {
+        self.failed.entry(key).or_insert_with(|| Failure {
+            error: error.clone(),
+            waiting: 0,
+            unseen: false,
+        })
+    }
+}
+
+enum Waiting {
+    Answer(oneshot::Receiver<Answer>),
+    Failed(StoreError),
+    Closed,
+    Done,
+}
+
+/// The answer to an append that stands in the queue. Dropping it takes nothing back; a failure that was dropped unseen is
+/// the answer to the key's next append.
+#[must_use = "whether the append is stored is known once this resolves"]
+pub(crate) struct Pending {
+    key: Key,
+    queue: Arc<Queue>,
+    answer: Waiting,
+}
+
+impl Future for Pending {
+    type Output = Result<(), StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = match &mut self.answer {
+            Waiting::Answer(answer) => {
+                ready!(Pin::new(answer).poll(context)).unwrap_or(Err(StoreError::Closed))
+            }
+            Waiting::Failed(error) => Err(error.clone()),
+            Waiting::Closed | Waiting::Done => Err(StoreError::Closed),
+        };
+        self.answer = Waiting::Done;
+        if answer.is_err() {
+            self.queue.seen(self.key);
+        }
+        Poll::Ready(answer)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        match &mut self.answer {
+            Waiting::Answer(answer) => {
+                answer.close();
+                if let Ok(Err(_)) = answer.try_recv() {
+                    self.queue.unseen(self.key);
+                }
+            }
+            Waiting::Failed(_) => self.queue.unseen(self.key),
+            Waiting::Closed | Waiting::Done => {}
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Opens what a store has left on the disk: reads the log from end to end, but no data file; cuts off what was torn,
+//! sets damage aside, removes files that nobody owns.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::data::{DATA, FileId};
+use super::error::StoreError;
+use super::files::{self, Files};
+use super::gather::Gathering;
+use super::index::Index;
+use super::key::{Found, Key};
+use super::log::{Active, Log};
+use super::scan::{Item, Lost, Scan};
+use super::segment::{self, LOG, Number, Segment};
+
+/// The folder of what could not be read.
+pub(super) const DAMAGED: &str = "damaged";
+
+/// A store as it was found.
+pub(super) struct Recovered {
+    pub(super) index: Index,
+    pub(super) log: Log,
+    pub(super) found: Vec<Found>,
+    /// The highest life that was given.
+    pub(super) life: u64,
+    /// Keys that the log does not yet say are damaged.
+    pub(super) unmarked: Vec<(Key, String)>,
+    /// Ranges and files that were set aside.
+    pub(super) damaged: u64,
+}
+
+/// Reads the store in `files`.
+pub(super) fn recover(
+    files: &Arc<dyn Files>,
+    mark: u64,
+    segment_bytes: u64,
+) -> Result<Recovered, StoreError> {
+    let mut recovery = Recovery {
+        files: &**files,
+        mark,
+        gathering: Gathering::default(),
+        unnamed: None,
+        damaged: 0,
+    };
+    let mut segments = recovery.open_segments()?;
+    let newest = segments.keys().next_back().copied();
+    for (number, opened) in &mut segments {
+        recovery.read_segment(*number, opened, Some(*number) == newest)?;
+    }
+    recovery.settle_unnamed(None);
+    let mut log = Log::new(Arc::clone(files), mark, segment_bytes);
+    log.next_number = newest.map_or(1, |newest| newest + 1);
+    log.active = recovery.reuse(segments.last_key_value(), segment_bytes)?;
+    let mut index = Index::default();
+    for (number, opened) in segments {
+        index.segments.insert(number, opened.segment);
+    }
+    let sizes = recovery.data_files()?;
+    let gathered = recovery.gathering.settle(&mut index, &sizes);
+    recovery.sync_streams(&mut index, &gathered.unsynced);
+    let hurt = recovery.damaged > 0 || gathered.found.iter().any(|found| found.damage.is_some());
+    recovery.take_orphans(&index, sizes.into_keys(), hurt);
+    for dir in [LOG, DATA] {
+        let failed = |error| StoreError::io("sync", &files.path(dir), error);
+        files.sync_dir(dir).map_err(failed)?;
+    }
+    Ok(Recovered {
+        index,
+        log,
+        found: gathered.found,
+        life: gathered.life,
+        unmarked: gathered.unmarked,
+        damaged: recovery.damaged,
+    })
+}
+
+/// A segment, and where its records begin and end.
+struct Opened {
+    segment: Segment,
+    records: Range<u32>,
+    /// Whether its head is sound.
+    headed: bool,
+}
+
+struct Recovery<'a> {
+    files: &'a dyn Files,
+    mark: u64,
+    gathering: Gathering,
+    /// Damage right before the next record, that does not say whose it is.
+    unnamed: Option<Lost>,
+    damaged: u64,
+}
+
+impl Recovery<'_> {
+    fn failed<'a>(&'a self, verb: &'static str, number: Number) -> impl Fn(io::Error) -> StoreError + 'a {
+        move |error| StoreError::io(verb, &self.files.path(&segment::path(number)), error)
+    }
+
+    fn open_segments(&self) -> Result<BTreeMap<Number, Opened>, StoreError> {
+        let failed = |error| StoreError::io("list", &self.files.path(LOG), error);
+        let listed = self.files.list(LOG).map_err(failed)?;
+        let mut segments = BTreeMap::new();
+        let mut cuts = Vec::new();
+        for number in listed.iter().filter_map(|file| segment::number(&file.name)) {
+            let path = segment::path(number);
+            let file = self.files.open(&path).map_err(self.failed("open", number))?;
+            let length = file.length().map_err(self.failed("read", number))?;
+            let length = u32::try_from(length).unwrap_or(u32::MAX);
+            let mut head = vec![0; (64 << 10).min(length as usize)];
+            let read = files::read_full(&*file, 0, &mut head).map_err(self.failed("read", number))?;
+            let decoded = segment::decode_head(&head[..read], self.mark, number);
+            let headed = decoded.is_some();
+            let (begin, found) = decoded.unwrap_or_default();
+            cuts.extend(found);
+            segments.insert(
+                number,
+                Opened {
+                    segment: Segment::new(file, length),
+                    records: begin as u32..length,
+                    headed,
+                },
+            );
+        }
+        for cut in cuts {
+            if let Some(opened) = segments
+                .get_mut(&cut.number)
+                .filter(|opened| cut.length < opened.records.end)
+            {
+                opened.records.end = cut.length.max(opened.records.start);
+            }
+        }
+        Ok(segments)
+    }
+
+    fn read_segment(&mut self, number: Number, opened: &mut Opened, newest: bool) -> Result<(), StoreError> {
+        let file = Arc::clone(&opened.segment.file);
+        let mut bytes = vec![0; opened.records.end as usize];
+        let read = files::read_full(&*file, 0, &mut bytes).map_err(self.failed("read", number))?;
+        bytes.truncate(read);
+        let whole = opened.segment.length;
+        let mut counts = opened.records.end;
+        let scan = Scan {
+            bytes: &bytes,
+            at: opened.records.start as usize,
+            mark: self.mark,
+        };
+        for item in scan {
+            match item {
+                Item::Record { at, header, parts } => {
+                    self.settle_unnamed(header.previous.map(Lost::Named));
+                    let record = &bytes[at..at + header.length];
+                    self.gathering.record(number, at as u32, &header, parts, record);
+                }
+                Item::Damaged { range, lost } => {
+                    self.set_aside(number, range.clone(), &bytes);
+                    self.settle_unnamed(None);
+                    match lost {
+                        Lost::Named(_) => self.gathering.lost(lost),
+                        Lost::Hinted(_) => self.unnamed = Some(lost),
+                    }
+                }
+                Item::Torn { at } => {
+                    counts = at as u32;
+                    if !newest && opened.headed {
+                        self.set_aside(number, at..bytes.len(), &bytes);
+                        self.unnamed = Some(Lost::Hinted(None));
+                    }
+                }
+            }
+        }
+        if newest && counts < whole {
+            tracing::info!(
+                segment = number,
+                bytes = whole - counts,
+                "cut off what was being written at the end"
+            );
+            let cut = file.truncate(u64::from(counts));
+            opened.segment.cut = cut.is_err();
+        } else {
+            opened.segment.cut = counts < whole;
+        }
+        opened.segment.length = counts;
+        Ok(())
+    }
+
+    /// Decides whose record it was that could not be read: the next one names it, or else what is left of its own header.
+    fn settle_unnamed(&mut self, named: Option<Lost>) {
+        if let Some(hint) = self.unnamed.take() {
+            self.gathering.lost(named.unwrap_or(hint));
+        }
+    }
+
+    /// Keeps a copy of bytes that could not be read.
+    fn set_aside(&mut self, number: Number, range: Range<usize>, bytes: &[u8]) {
+        self.damaged += 1;
+        let name = format!("{DAMAGED}/{number:010}-{}", range.start);
+        let (path, length) = (self.files.path(&name), range.len());
+        tracing::error!(segment = number, at = range.start, bytes = length, kept = %path.display(), "the store is damaged");
+        let kept = match self.files.create(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return,
+            Err(error) => Err(error),
+            Ok(file) => files::write_all(&*file, 0, &bytes[range]),
+        };
+        if let Err(error) = kept {
+            tracing::warn!(path = %path.display(), %error, "cannot keep a copy of what is damaged");
+        }
+    }
+
+    /// The newest segment is gone on with if it is in order and has room.
+    fn reuse(
+        &self,
+        newest: Option<(&Number, &Opened)>,
+        segment_bytes: u64,
+    ) -> Result<Option<Active>, StoreError> {
+        let Some((number, opened)) = newest else {
+            return Ok(None);
+        };
+        let segment = &opened.segment;
+        // What a process wrote before it was killed may not be on the disk yet.
+        segment.file.sync().map_err(self.failed("sync", *number))?;
+        let sound = opened.headed && !segment.cut && u64::from(segment.length) < segment_bytes;
+        Ok(sound.then(|| Active {
+            number: *number,
+            file: Arc::clone(&segment.file),
+            length: segment.length,
+            synced: segment.length,
+        }))
+    }
+
+    fn data_files(&self) -> Result<HashMap<FileId, u64>, StoreError> {
+        let failed = |error| StoreError::io("list", &self.files.path(DATA), error);
+        let listed = self.files.list(DATA).map_err(failed)?;
+        let ours = |file: &files::Listed| FileId::parse(&file.name).map(|id| (id, file.bytes));
+        Ok(listed.iter().filter_map(ours).collect())
+    }
+
+    /// Syncs files that a process may have left unsynced when it was killed.
+    fn sync_streams(&self, index: &mut Index, unsynced: &[FileId]) {
+        for id in unsynced {
+            let path = id.path();
+            if let Err(error) = self.files.open(&path).and_then(|file| file.sync()) {
+                tracing::error!(path = %self.files.path(&path).display(), %error, "cannot sync a file of the store");
+                if let Some(held) = index.keys.get_mut(&id.key) {
+                    held.tails[id.stream.index()].closed = true;
+                }
+            }
+        }
+    }
+
+    /// Removes data files that no key owns. If something is damaged they may be what is left of it: they are set aside.
+    fn take_orphans(&mut self, index: &Index, present: impl Iterator<Item = FileId>, hurt: bool) {
+        for id in present {
+            let owned = index
+                .keys
+                .get(&id.key)
+                .is_some_and(|held| held.life == id.life && held.tails[id.stream.index()].in_file);
+            if owned {
+                continue;
+            }
+            let (name, path) = (id.name(), id.path());
+            let taken = if hurt {
+                self.damaged += 1;
+                self.files.rename(&path, &format!("{DAMAGED}/{name}"))
+            } else {
+                self.files.remove(&path)
+            };
+            if let Err(error) = taken {
+                tracing::warn!(path = %self.files.path(&path).display(), %error, "cannot take away a file of the store");
+            }
+        }
+    }
+}

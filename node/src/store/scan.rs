@@ -1,0 +1,87 @@
+//! Reads a stretch of the log record by record, and finds the next sound one after damage.
+//!
+//! Only a header with the store's own mark and a right checksum is taken for one: bytes that a submitter chose can't look
+//! like a record, because the mark is random and never leaves the store.
+
+use std::ops::Range;
+
+use super::record::{self, HEADER_BYTES, Header, Name, Part};
+
+/// What stands at a place of the log.
+#[derive(Debug)]
+pub(super) enum Item {
+    /// A sound record.
+    Record {
+        at: usize,
+        header: Header,
+        parts: Vec<Part>,
+    },
+    /// Bytes that are no sound record, with what is known of the one that stood there.
+    Damaged { range: Range<usize>, lost: Lost },
+    /// A record that was being written when the writing stopped: everything from here on.
+    Torn { at: usize },
+}
+
+/// What is known of a damaged record.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Lost {
+    /// Its header is sound.
+    Named(Name),
+    /// Its header is not; this may be its name, with damage in it.
+    Hinted(Option<Name>),
+}
+
+/// Reads `bytes` from the place `at` on.
+pub(super) struct Scan<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) at: usize,
+    pub(super) mark: u64,
+}
+
+impl Iterator for Scan<'_> {
+    type Item = Item;
+
+    fn next(&mut self) -> Option<Item> {
+        let at = self.at;
+        let rest = self.bytes.get(at..).filter(|rest| !rest.is_empty())?;
+        match record::header(rest, self.mark) {
+            Some(header) => Some(self.record(at, rest, header)),
+            None => Some(self.resync(at, rest)),
+        }
+    }
+}
+
+impl Scan<'_> {
+    fn record(&mut self, at: usize, rest: &[u8], header: Header) -> Item {
+        let Some(whole) = rest.get(..header.length) else {
+            self.at = self.bytes.len();
+            return Item::Torn { at };
+        };
+        self.at = at + header.length;
+        match record::parts(whole, &header) {
+            Some(parts) => Item::Record { at, header, parts },
+            None => Item::Damaged {
+                range: at..self.at,
+                lost: Lost::Named(header.name),
+            },
+        }
+    }
+
+    /// Goes on at the next sound header; without one, what is left is torn, or damaged if it can't come from tearing.
+    fn resync(&mut self, at: usize, rest: &[u8]) -> Item {
+        let mark = self.mark.to_be_bytes();
+        let sound = |from: &usize| record::header(&rest[*from..], self.mark).is_some();
+        let next = (1..rest.len())
+            .filter(|from| rest[*from] == mark[0] && rest[*from..].starts_with(&mark))
+            .find(sound);
+        self.at = next.map_or(self.bytes.len(), |from| at + from);
+        let torn = rest.len() < HEADER_BYTES || rest.iter().all(|byte| *byte == 0);
+        if next.is_none() && torn {
+            return Item::Torn { at };
+        }
+        Item::Damaged {
+            range: at..self.at,
+            lost: Lost::Hinted(record::hint(rest)),
+        }
+    }
+}
