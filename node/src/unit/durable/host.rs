@@ -27,7 +27,6 @@ const COLLECT: Duration = Duration::from_secs(60);
 /// See the module.
 pub(crate) struct Host {
     pub(super) node: NodeId,
-    pub(super) life: Incarnation,
     pub(super) executor: Executor,
     pub(super) store: Store,
     settings: WorkSettings,
@@ -47,7 +46,6 @@ impl Host {
     ) -> Arc<Self> {
         Arc::new(Self {
             node,
-            life,
             executor,
             store,
             settings,
