@@ -1,6 +1,7 @@
 //! The store as its callers see it, on the real disk and on one that fails.
 
 mod life;
+mod room;
 
 use std::path::Path;
 
