@@ -9,9 +9,12 @@ mod log;
 mod net;
 mod origin;
 mod plan;
+
 #[path = "../sim/rng.rs"]
 #[expect(dead_code, reason = "the mesh is simulated by the microsecond")]
 mod rng;
+mod records;
+mod scenarios;
 mod world;
 
 use std::collections::BTreeMap;
