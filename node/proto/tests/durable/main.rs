@@ -73,7 +73,11 @@ fn every_unit_ends_exactly_once_whatever_fails() {
         println!("seed {seed}: {problem}; again with DURABLE_SEED={seed}");
     }
     if let Some(seed) = failures.first().map(|(seed, _)| *seed).or(one) {
-        print_trace(seed, if one.is_some() { usize::MAX } else { LINES });
+        let lines = trace(seed);
+        let most = if one.is_some() { usize::MAX } else { LINES };
+        for line in &lines[lines.len().saturating_sub(most)..] {
+            println!("{}", line.chars().take(400).collect::<String>());
+        }
     }
     assert!(failures.is_empty(), "{} of {count} worlds failed", failures.len());
 }
@@ -82,13 +86,9 @@ fn run(seed: u64, trace: Trace) -> Result<Ledger, String> {
     catch_unwind(|| World::new(seed, trace).run()).unwrap_or_else(|_| Err("panicked, see above".into()))
 }
 
-/// Runs a world again, and prints the last of what happens in it.
-fn print_trace(seed: u64, most: usize) {
+/// Runs a world again, and tells what happens in it.
+fn trace(seed: u64) -> Vec<String> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let _same = run(seed, Some(lines.clone()));
-    let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-    for line in &lines[lines.len().saturating_sub(most)..] {
-        let line: String = line.chars().take(400).collect();
-        println!("{line}");
-    }
+    std::mem::take(&mut lines.lock().unwrap_or_else(PoisonError::into_inner))
 }

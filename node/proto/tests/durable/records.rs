@@ -13,7 +13,7 @@ use workmesh_proto::wire::unit::{Eof, Kind};
 use workmesh_proto::{Incarnation, NodeId};
 
 fn node() -> impl Strategy<Value = NodeId> {
-    (0..3u32).prop_map(|number| NodeId::parse(&format!("E{number}")).unwrap())
+    (0..3u32).prop_map(|number| NodeId::parse(&format!("E{number}")).expect("a good name"))
 }
 
 fn offer() -> impl Strategy<Value = Offer> {

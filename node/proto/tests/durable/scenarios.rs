@@ -41,7 +41,7 @@ fn until(deadline_ms: u64) -> Order {
 
 fn candidate(name: &str) -> Candidate {
     Candidate {
-        executor: NodeId::parse(name).unwrap(),
+        executor: NodeId::parse(name).expect("a good name"),
         life: Incarnation(7),
         idempotent: false,
     }
@@ -179,7 +179,7 @@ impl Bench {
     }
 
     fn history(&self) -> OriginHistory {
-        OriginHistory::fold(self.journal.clone()).unwrap()
+        OriginHistory::fold(self.journal.clone()).expect("the submission is the first")
     }
 
     fn restarted(&self, kept: ResponseTally) -> Self {
