@@ -198,7 +198,7 @@ impl World {
             .retain(|other, talk| *other != id || talk.at_origin || talk.at_executor);
     }
 
-    pub(crate) fn to_executor(&mut self, id: u64) {
+    pub(crate) fn arrives_at_executor(&mut self, id: u64) {
         let Some(talk) = self.talks.get_mut(&id) else {
             return;
         };
@@ -223,7 +223,7 @@ impl World {
         }
     }
 
-    pub(crate) fn to_origin(&mut self, id: u64) {
+    pub(crate) fn arrives_at_origin(&mut self, id: u64) {
         let Some(talk) = self.talks.get_mut(&id) else {
             return;
         };

@@ -175,8 +175,8 @@ impl World {
             | Event::OriginWrite { .. }
             | Event::OriginSync { .. } => {}
             Event::OriginUp => self.origin_up(),
-            Event::ToExecutor { talk } => self.to_executor(talk),
-            Event::ToOrigin { talk } => self.to_origin(talk),
+            Event::ToExecutor { talk } => self.arrives_at_executor(talk),
+            Event::ToOrigin { talk } => self.arrives_at_origin(talk),
             Event::Cut { talk } => self.cut(talk, true),
             Event::Begin {
                 executor,
