@@ -57,12 +57,8 @@ pub(crate) struct Executor {
     runs: u64,
 }
 
-fn table(life: u64) -> ExecutorTable<Unit> {
-    ExecutorTable::new(Incarnation(life), TableLimits::default())
-}
-
 impl Executor {
-    pub(crate) fn new(number: usize) -> Self {
+    pub(crate) fn new(number: usize, limits: TableLimits) -> Self {
         Self {
             name: NodeId::parse(&format!("E{number}")).expect("a good name"),
             life: 1,
@@ -70,7 +66,7 @@ impl Executor {
             draining: false,
             apart_until: 0,
             log: Log::default(),
-            table: table(1),
+            table: ExecutorTable::new(Incarnation(1), limits),
             syncing: false,
             releasing: Vec::new(),
             runs: 0,
@@ -145,7 +141,10 @@ impl World {
                 match answer {
                     ReleaseAnswer::Forget(held) => self.forget(e, unit, held, number),
                     ReleaseAnswer::Nothing => self.ledger.see("released what was not there"),
-                    ReleaseAnswer::Later => return self.cut(talk, true),
+                    ReleaseAnswer::Later => {
+                        self.ledger.see("release put off");
+                        return self.cut(talk, true);
+                    }
                 }
                 if !self.executors[e].up {
                     return;
@@ -450,6 +449,7 @@ impl World {
 
     pub(crate) fn step(&mut self, e: usize, life: u64, unit: usize, run: u64) {
         let (window, end) = (self.plan.window, self.plan.units[unit].end);
+        let deadline = self.plan.units[unit].deadline_ms;
         let several = 1 + self.rng.index(3);
         let now = self.now;
         let mut sent = Vec::new();
@@ -458,6 +458,12 @@ impl World {
         };
         let full = held.machine.unacknowledged() > window;
         let Some(worker) = &mut held.worker else { return };
+        if deadline.is_some_and(|at| at <= now) {
+            held.machine
+                .handle_end(Eof::without_responses(Kind::Expired, "too late"), now);
+            held.worker = None;
+            return self.carry_out_executor(e, unit, None);
+        }
         if full {
             worker.waits = true;
             return;
@@ -538,12 +544,12 @@ impl World {
         let crash = crash.unwrap_or_else(|| self.any_crash());
         self.ledger.see("executor crashed");
         self.note(|| format!("E{e} stops: {crash:?}"));
-        let rng = &mut self.rng;
+        let (rng, limits) = (&mut self.rng, self.plan.limits);
         let node = &mut self.executors[e];
         node.log.crash(crash, |most| rng.index(most));
         (node.up, node.draining, node.syncing) = (false, false, false);
         node.releasing.clear();
-        node.table = table(node.life);
+        node.table = ExecutorTable::new(Incarnation(node.life), limits);
         let life = node.life;
         self.close_all(|talk| (talk.executor, talk.life) == (e, life), true);
         let wait = self.rng.range(1..3000);
@@ -551,11 +557,11 @@ impl World {
     }
 
     pub(crate) fn executor_up(&mut self, e: usize) {
-        let now = self.now;
+        let (now, limits) = (self.now, self.plan.limits);
         let node = &mut self.executors[e];
         node.life += 1;
         node.up = true;
-        node.table = table(node.life);
+        node.table = ExecutorTable::new(Incarnation(node.life), limits);
         self.note(|| format!("E{e} starts"));
         for unit in 0..self.plan.units.len() {
             let log = &self.executors[e].log;

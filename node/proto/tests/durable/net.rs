@@ -8,6 +8,7 @@ use workmesh_proto::wire::items::Piece;
 use workmesh_proto::wire::unit::{Eof, Kind};
 
 use crate::executor::Feed;
+use crate::plan::MAX_LATE_MS;
 use crate::world::{Event, World};
 
 /// What an origin says.
@@ -139,7 +140,7 @@ impl World {
         };
         if talk.at_executor && !matches!(talk.asks.back(), Some(Ask::End)) {
             let late = if self.rng.chance(30) {
-                self.rng.range(0..9000)
+                self.rng.range(0..MAX_LATE_MS)
             } else {
                 self.rng.range(0..20)
             };

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use workmesh_proto::UnitId;
 use workmesh_proto::record::Order;
-use workmesh_proto::unit::durable::OriginTimings;
+use workmesh_proto::unit::durable::{OriginTimings, TableLimits};
 use workmesh_proto::wire::unit::Kind;
 
 use crate::rng::Rng;
+
+/// How late an origin's words can be.
+pub(crate) const MAX_LATE_MS: u64 = 9000;
 
 /// A piece of a worker's output; `true`: the last of its response.
 pub(crate) type Sent = (Vec<u8>, bool);
@@ -27,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) cut_percent: u64,
     /// How long a unit waits at its executor, at most.
     pub(crate) queue_ms: u64,
+    /// Of each executor.
+    pub(crate) limits: TableLimits,
     /// Unacknowledged bytes at which a worker waits.
     pub(crate) window: u64,
 }
@@ -70,6 +75,14 @@ impl Plan {
             crash_in: [0, 60, 200, 1000][rng.index(4)],
             cut_percent: [0, 0, 1, 5, 15][rng.index(5)],
             queue_ms: [10, 300, 4000][rng.index(3)],
+            limits: match rng.chance(30) {
+                true => TableLimits {
+                    units: 1 + rng.index(3),
+                    denied: 1 + rng.index(3),
+                    late_ms: 2 * MAX_LATE_MS,
+                },
+                false => TableLimits::default(),
+            },
             window: [40, 1000, 200_000][rng.index(3)],
         }
     }

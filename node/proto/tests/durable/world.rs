@@ -110,7 +110,9 @@ impl World {
         let plan = Plan::new(&mut rng);
         let mut world = Self {
             origin: Origin::new(),
-            executors: (0..plan.executors).map(Executor::new).collect(),
+            executors: (0..plan.executors)
+                .map(|number| Executor::new(number, plan.limits))
+                .collect(),
             talks: BTreeMap::new(),
             next_talk: 1,
             ledger: Ledger::new(&plan),
