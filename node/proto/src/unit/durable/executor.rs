@@ -319,3 +319,181 @@ pub fn answer_unknown(offer: Offer, life: Incarnation) -> ResumeAnswer {
         ResumeAnswer::Lost("the executor has restarted, and nothing is left of the unit there".to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFFER: Offer = Offer {
+        number: 1,
+        life: Incarnation(7),
+    };
+
+    fn effects(unit: &mut DurableExecutor) -> Vec<ExecutorEffect> {
+        std::iter::from_fn(|| unit.poll_effect()).collect()
+    }
+
+    fn taken() -> (DurableExecutor, Vec<ExecutorRecord>) {
+        let mut unit = DurableExecutor::offered(NodeId::parse("O").unwrap(), OFFER);
+        unit.take("echo:bytes", 1);
+        let records = match &effects(&mut unit)[..] {
+            [
+                ExecutorEffect::Append { records, .. },
+                ExecutorEffect::Run,
+                ExecutorEffect::Accept,
+            ] => records.clone(),
+            other => panic!("{other:?}"),
+        };
+        (unit, records)
+    }
+
+    fn tally(pieces: &[&[u8]]) -> ResponseTally {
+        let mut tally = ResponseTally::new();
+        for data in pieces {
+            tally.add(data, true);
+        }
+        tally
+    }
+
+    /// Carries out appends, and answers with what they add up to.
+    fn append(unit: &mut DurableExecutor, records: &mut Vec<ExecutorRecord>) -> usize {
+        let mut bytes = 0;
+        for effect in effects(unit) {
+            if let ExecutorEffect::Append { records: new, data } = effect {
+                records.extend(new);
+                bytes += data.len();
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_unit_is_on_the_disk_before_it_runs_and_is_accepted() {
+        let (unit, records) = taken();
+        assert_eq!(unit.phase(), ExecutorPhase::Taken);
+        assert!(matches!(
+            records[..],
+            [ExecutorRecord::Taken { offer: OFFER, .. }]
+        ));
+    }
+
+    #[test]
+    fn nothing_runs_before_it_is_taken_or_after_it_is_over() {
+        let mut unit = DurableExecutor::offered(NodeId::parse("O").unwrap(), OFFER);
+        assert!(!unit.handle_started());
+        let (mut unit, _) = taken();
+        assert!(unit.give_back("shuts down", 2));
+        assert!(!unit.handle_started());
+        assert_eq!(unit.returned(), Some("shuts down"));
+        let (mut unit, _) = taken();
+        unit.handle_end(Eof::without_responses(Kind::Cancelled, ""), 2);
+        assert!(!unit.handle_started());
+        let (mut unit, _) = taken();
+        assert!(unit.handle_started());
+        assert!(!unit.give_back("shuts down", 2));
+    }
+
+    #[test]
+    fn an_end_counts_what_was_sent_and_nothing_follows_it() {
+        let (mut unit, mut records) = taken();
+        unit.handle_started();
+        unit.handle_piece(b"ab", true);
+        unit.handle_piece(b"", true);
+        unit.handle_end(Eof::without_responses(Kind::Ok, ""), 2);
+        assert!(append(&mut unit, &mut records) > 0);
+        let eof = unit.end_of().unwrap().clone();
+        assert_eq!(
+            (eof.responses, eof.bytes, eof.digest),
+            (2, 2, tally(&[b"ab", b""]).digest())
+        );
+        unit.handle_piece(b"late", true);
+        unit.flush();
+        unit.handle_end(Eof::without_responses(Kind::Panic, ""), 3);
+        assert_eq!((effects(&mut unit), unit.end_of()), (vec![], Some(&eof)));
+    }
+
+    #[test]
+    fn what_nobody_wants_any_more_keeps_nothing_more() {
+        let (mut unit, _) = taken();
+        unit.handle_started();
+        assert!(!unit.handle_release(0));
+        effects(&mut unit);
+        assert!(unit.handle_release(1) && unit.handle_release(1));
+        assert_eq!(effects(&mut unit), [ExecutorEffect::Stop, ExecutorEffect::Forget]);
+        unit.handle_piece(b"late", true);
+        unit.flush();
+        unit.handle_end(Eof::without_responses(Kind::Ok, ""), 3);
+        assert!(!unit.handle_started() && !unit.give_back("late", 3));
+        assert_eq!(effects(&mut unit), []);
+    }
+
+    #[test]
+    fn an_acknowledgement_never_counts_more_than_was_sent() {
+        let (mut unit, _) = taken();
+        unit.handle_piece(b"abcd", true);
+        unit.handle_ack(Position {
+            responses: 0,
+            bytes: 3,
+        });
+        assert_eq!(unit.unacknowledged(), 1);
+        unit.handle_ack(Position {
+            responses: 0,
+            bytes: 1,
+        });
+        assert_eq!(unit.unacknowledged(), 1);
+        unit.handle_ack(Position {
+            responses: 9,
+            bytes: 9,
+        });
+        assert_eq!((unit.unacknowledged(), unit.position().bytes), (0, 4));
+    }
+
+    #[test]
+    fn after_a_restart_a_unit_without_an_end_is_lost_with_what_it_sent() {
+        let (mut unit, mut records) = taken();
+        let restarted = DurableExecutor::recover(records.clone(), ResponseTally::new(), 9).unwrap();
+        assert_eq!(restarted.end_of().map(|eof| eof.kind), Some(Kind::NodeLost));
+        unit.handle_started();
+        unit.handle_piece(b"ab", true);
+        unit.flush();
+        append(&mut unit, &mut records);
+        let mut restarted = DurableExecutor::recover(records.clone(), tally(&[b"ab"]), 9).unwrap();
+        let eof = restarted.end_of().unwrap().clone();
+        assert_eq!(
+            (eof.kind, eof.outcome, eof.responses),
+            (Kind::NodeLost, eof.kind.outcome(), 1)
+        );
+        append(&mut restarted, &mut records);
+        let again = DurableExecutor::recover(records, tally(&[b"ab"]), 99).unwrap();
+        assert_eq!(again.end_of(), Some(&eof));
+    }
+
+    #[test]
+    fn after_a_restart_an_end_stays_if_all_that_it_counts_was_kept() {
+        let (mut unit, mut records) = taken();
+        unit.handle_started();
+        unit.handle_piece(b"ab", true);
+        unit.handle_end(Eof::without_responses(Kind::Ok, ""), 2);
+        append(&mut unit, &mut records);
+        let whole = DurableExecutor::recover(records.clone(), tally(&[b"ab"]), 9).unwrap();
+        assert_eq!(whole.end_of(), unit.end_of());
+        for damaged in [tally(&[]), tally(&[b"aX"])] {
+            let restarted = DurableExecutor::recover(records.clone(), damaged, 9).unwrap();
+            assert_eq!(restarted.end_of().map(|eof| eof.kind), Some(Kind::NodeLost));
+        }
+    }
+
+    #[test]
+    fn after_a_restart_what_was_given_back_is_so_still() {
+        let (mut unit, mut records) = taken();
+        assert!(unit.give_back("shuts down", 2));
+        append(&mut unit, &mut records);
+        let mut restarted = DurableExecutor::recover(records, ResponseTally::new(), 9).unwrap();
+        assert_eq!(
+            (restarted.phase(), restarted.returned()),
+            (ExecutorPhase::Returned, Some("shuts down"))
+        );
+        assert_eq!(effects(&mut restarted), []);
+        assert!(DurableExecutor::recover([ExecutorRecord::Started {}], ResponseTally::new(), 9).is_none());
+    }
+}

@@ -22,8 +22,6 @@ use crate::wire::unit::{Eof, Kind, Outcome};
 const MAX_ATTEMPTS: u32 = 5;
 /// Frames that may wait for the journal, in bytes; beyond it no pieces are wanted.
 const MAX_PENDING_BYTES: usize = 1024 * 1024;
-/// A second run's bytes that are kept already are acknowledged in steps of so many.
-const KNOWN_BYTES: u64 = 64 * 1024;
 
 /// How patient an origin is, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -705,12 +703,7 @@ impl DurableOrigin {
         let compared = self.rerun.as_mut().map(|rerun| rerun.compare(piece, &self.tally));
         match compared {
             None => self.keep(piece),
-            Some(Compared::Known) => {
-                let seen = self.rerun.as_ref().map_or(0, |rerun| rerun.seen().bytes());
-                if seen - self.acked.bytes.min(seen) >= KNOWN_BYTES {
-                    self.acknowledge();
-                }
-            }
+            Some(Compared::Known) => self.acknowledge(),
             Some(Compared::CaughtUp(new)) => {
                 self.rerun = None;
                 self.acknowledge();
