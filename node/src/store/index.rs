@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::key::{Key, Stream};
 use super::record::Name;
-use super::segment::{Number, Segment};
+use super::segment::{Cut, Number, Segment};
 
 /// Pieces of a stream that are kept within the log at most; the next one goes to a file.
 pub(super) const MAX_PIECES: u16 = 32;
@@ -242,6 +242,17 @@ impl Index {
             segment.live = 0;
         }
         hit
+    }
+
+    /// The segments of which not everything counts.
+    pub(super) fn cuts(&self) -> Vec<Cut> {
+        let cut = |(number, segment): (&Number, &Segment)| {
+            segment.cut.then_some(Cut {
+                number: *number,
+                length: segment.length,
+            })
+        };
+        self.segments.iter().filter_map(cut).collect()
     }
 
     /// Bytes of the log.

@@ -1,6 +1,8 @@
 //! The store as its callers see it, on the real disk and on one that fails.
 
 mod life;
+mod history;
+mod faults;
 
 use std::path::Path;
 
