@@ -267,4 +267,24 @@ impl Index {
     pub(super) fn live_bytes(&self) -> u64 {
         self.segments.values().map(|segment| segment.live).sum()
     }
+
+    /// What the keys take in memory, rounded as allocators round.
+    #[cfg(test)]
+    pub(super) fn heap_bytes(&self) -> usize {
+        let block = |bytes: usize| {
+            if bytes == 0 {
+                0
+            } else {
+                (bytes + 8).next_multiple_of(16).max(32)
+            }
+        };
+        let held = |held: &Held| {
+            block(size_of::<Held>())
+                + block(held.shares.capacity() * size_of::<Share>())
+                + block(held.pieces.capacity() * size_of::<Piece>())
+        };
+        let slot = size_of::<(Key, Box<Held>)>() + 1;
+        let buckets = (self.keys.capacity() * 8 / 7).next_power_of_two();
+        buckets * slot + self.keys.values().map(|key| held(key)).sum::<usize>()
+    }
 }

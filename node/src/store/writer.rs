@@ -121,6 +121,7 @@ impl Writer {
         let mut stage = Stage {
             files: &*shared.files,
             index: &shared.index,
+            queue: &shared.queue,
             data: &mut self.data,
             mark: self.log.mark,
             inline_bytes: shared.settings.inline_bytes,

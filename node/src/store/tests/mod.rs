@@ -3,6 +3,10 @@
 mod life;
 mod history;
 mod faults;
+mod damage;
+mod room;
+mod handle;
+mod model;
 
 use std::path::Path;
 
