@@ -69,6 +69,7 @@ impl Plan {
                 retry_most_ms: 2000,
                 give_up_ms: rng.range(500..6000),
                 lost_ms: rng.range(5000..60_000),
+                owe_ms: u64::MAX,
             },
             rough_ms,
             fault_ms: rng.range(100..4000),

@@ -16,6 +16,7 @@ const TIMINGS: OriginTimings = OriginTimings {
     retry_most_ms: 5000,
     give_up_ms: 15_000,
     lost_ms: 60_000,
+    owe_ms: u64::MAX,
 };
 
 fn order(idempotent: bool) -> Order {

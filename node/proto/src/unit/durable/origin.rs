@@ -34,6 +34,8 @@ pub struct OriginTimings {
     pub give_up_ms: u64,
     /// A unit whose executor is out of reach for longer is lost.
     pub lost_ms: u64,
+    /// An executor that can't be told of an end for longer is never told.
+    pub owe_ms: u64,
 }
 
 impl Default for OriginTimings {
@@ -43,6 +45,7 @@ impl Default for OriginTimings {
             retry_most_ms: 5000,
             give_up_ms: 15_000,
             lost_ms: 24 * 3600 * 1000,
+            owe_ms: 7 * 24 * 3600 * 1000,
         }
     }
 }
@@ -65,6 +68,8 @@ pub enum OriginInput {
     Stored(u64),
     /// It is not, and counts for nothing.
     NotStored(u64, String),
+    /// It is not, and no further response can ever be stored.
+    Closed(u64, String),
     /// An executor was found.
     Found(Candidate),
     /// None was found.
@@ -217,6 +222,7 @@ struct Debt {
     /// Not before this append is on the disk.
     after: Option<u64>,
     backoff: Backoff,
+    since: u64,
 }
 
 /// One durable unit at its origin.
@@ -240,10 +246,12 @@ pub struct DurableOrigin {
     rerun: Option<Rerun>,
     frames: ResponseFrames,
     /// The append of frames that is under way, what it held and where it led.
-    append: Option<(u64, Bytes, Position)>,
+    append: Option<(u64, Bytes, ResponseTally)>,
     /// Not before this time: the journal has just failed.
     append_at: Option<u64>,
     stored: Position,
+    /// Counts and digest of what is on the disk.
+    kept: ResponseTally,
     /// What was acknowledged in this conversation.
     acked: Position,
     /// The executor's end, once all that came before it is here.
@@ -305,6 +313,8 @@ impl DurableOrigin {
             reason: String::new(),
             backoff: Backoff::new(timings.retry_least_ms, timings.retry_most_ms),
             apart_since: None,
+            stored: position(&tally),
+            kept: tally.clone(),
             accepted_ms: now,
             hasty: false,
             accepting: None,
@@ -313,7 +323,6 @@ impl DurableOrigin {
             frames: ResponseFrames::default(),
             append: None,
             append_at: None,
-            stored: Position::default(),
             acked: Position::default(),
             eof: None,
             debts: Vec::new(),
@@ -393,6 +402,7 @@ impl DurableOrigin {
         match input {
             OriginInput::Stored(number) => self.on_stored(number),
             OriginInput::NotStored(number, why) => self.on_not_stored(number, why),
+            OriginInput::Closed(number, why) => self.on_closed(number, why),
             OriginInput::Found(candidate) => self.on_found(candidate),
             OriginInput::NotFound(why) => self.on_not_found(why),
             OriginInput::Released(executor, number) => self.on_released(&executor, number),
@@ -891,7 +901,7 @@ impl DurableOrigin {
             at_ms: self.now,
         };
         let append = self.append(vec![record], data.clone(), true);
-        self.append = Some((append, data, position(&self.tally)));
+        self.append = Some((append, data, self.tally.clone()));
         self.step = Step::Ending { append, eof };
     }
 
@@ -903,6 +913,7 @@ impl DurableOrigin {
             at: Some(self.now),
             after,
             backoff: Backoff::new(self.timings.retry_least_ms, self.timings.retry_most_ms),
+            since: self.now,
         });
     }
 
@@ -945,10 +956,15 @@ impl DurableOrigin {
     }
 
     fn on_not_released(&mut self, executor: &NodeId, number: u32) {
-        let now = self.now;
+        let (now, patience) = (self.now, self.timings.owe_ms);
         let told = |debt: &&mut Debt| (&debt.executor, debt.number) == (executor, number);
-        if let Some(debt) = self.debts.iter_mut().find(told) {
-            debt.at = Some(now + debt.backoff.fail());
+        let Some(debt) = self.debts.iter_mut().find(told) else {
+            return;
+        };
+        debt.at = Some(now + debt.backoff.fail());
+        if now.saturating_sub(debt.since) >= patience {
+            // It is gone for good; if it comes back, it collects the unit by itself.
+            self.on_released(executor, number);
         }
     }
 
@@ -989,12 +1005,13 @@ impl DurableOrigin {
         }
         let data = self.frames.take();
         let number = self.append(Vec::new(), data.clone(), true);
-        self.append = Some((number, data, position(&self.tally)));
+        self.append = Some((number, data, self.tally.clone()));
     }
 
     fn on_stored(&mut self, number: u64) {
-        if let Some((_, _, position)) = self.append.take_if(|(append, ..)| *append == number) {
-            self.stored = position;
+        if let Some((_, _, tally)) = self.append.take_if(|(append, ..)| *append == number) {
+            self.stored = position(&tally);
+            self.kept = tally;
             self.effects.push_back(OriginEffect::Changed);
             self.acknowledge();
         }
@@ -1034,6 +1051,22 @@ impl DurableOrigin {
     fn store_end_now(&mut self) {
         if let Some(eof) = self.eof.take() {
             self.store_end(eof);
+        }
+    }
+
+    /// What came and is not on the disk is lost: the unit ends with what is.
+    fn on_closed(&mut self, number: u64, why: String) {
+        if self.append.take_if(|(append, ..)| *append == number).is_none() {
+            return self.on_not_stored(number, why);
+        }
+        self.frames = ResponseFrames::default();
+        self.tally = self.kept.clone();
+        self.eof = None;
+        if matches!(self.step, Step::Ending { .. }) {
+            self.step = Step::Waiting { at: self.now };
+        }
+        if self.may_end() {
+            self.end(Kind::Internal, why);
         }
     }
 
