@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::faulty::{Crash, Fault, Faulty, Op};
+use super::index::{Change, Piece, Tail};
 use super::*;
 
 fn on(disk: &Faulty) -> (Store, Vec<Found>) {
@@ -362,40 +363,67 @@ async fn opening_fails_cleanly_or_finds_everything() {
     }
 }
 
-#[tokio::test]
-async fn a_hundred_thousand_keys_fit_in_less_than_300_bytes_each() {
-    let disk = Faulty::new();
-    let settings = StoreSettings {
-        sync_after: std::time::Duration::from_secs(3600),
-        ..StoreSettings::default()
-    };
-    let (store, _) = Store::open_with(Arc::new(disk.clone()), settings.clone()).unwrap();
+#[test]
+fn a_hundred_thousand_keys_take_less_than_300_bytes_each() {
     let count = 100_000;
-    for start in (0..count).step_by(1000) {
-        let pending: Vec<_> = (start..start + 1000)
-            .map(|number| {
-                let entries = vec![record("submitted"), payload(Bytes::from_static(&[7; 100]))];
-                store.enqueue(key(number), entries, Sync::Written)
-            })
-            .collect();
-        for pending in pending {
-            pending.await.unwrap();
+    let mut index = Index::default();
+    // Of each key three records, with a piece of each stream.
+    for number in 0..count {
+        let mut tails = [Tail::default(); 2];
+        for sequence in 1..=3 {
+            let piece = |stream: Stream| Piece {
+                segment: 0,
+                at: 100,
+                length: 50,
+                stream: stream.index() as u8,
+            };
+            let pieces = Stream::ALL
+                .into_iter()
+                .take(sequence as usize - 1)
+                .map(piece)
+                .collect();
+            tails = tails.map(|tail| Tail {
+                length: tail.length + 50,
+                ..tail
+            });
+            let change = Change {
+                name: record::Name {
+                    key: key(number),
+                    life: number as u64,
+                    sequence,
+                },
+                length: 300,
+                pieces,
+                tails,
+                removed: false,
+            };
+            index.apply(change, 1, 500);
         }
-        let ends: Vec<_> = (start..start + 1000)
-            .map(|number| {
-                let entries = vec![responses(Bytes::from_static(&[8; 50])), record("ended")];
-                store.enqueue(key(number), entries, Sync::Written)
-            })
-            .collect();
-        for end in ends {
-            end.await.unwrap();
+    }
+    let each = index.heap_bytes() / count as usize;
+    assert!((100..300).contains(&each), "{each} bytes");
+}
+
+#[tokio::test]
+async fn an_opened_store_takes_no_more_memory_than_one_that_was_filled() {
+    let disk = Faulty::new();
+    let (store, _) = on(&disk);
+    let count = 3_000;
+    for part in 0..3 {
+        let append = |number| {
+            let entries = vec![record("x"), payload(bytes(part, 100)), responses(bytes(part, 50))];
+            store.enqueue(key(number), entries, Sync::Written)
+        };
+        for pending in (0..count).map(append).collect::<Vec<_>>() {
+            pending.await.unwrap();
         }
     }
     let each = |store: &Store| store.handle.shared.index.lock().heap_bytes() / count as usize;
-    assert!(each(&store) < 300, "{} bytes", each(&store));
+    assert!(each(&store) < 400, "{} bytes, with six pieces each", each(&store));
+    let filled = each(&store);
     store.close().await;
-    let (store, found) = Store::open_with(Arc::new(disk), settings).unwrap();
+    let (store, found) = on(&disk);
     assert_eq!(found.len(), count as usize);
-    assert!(each(&store) < 300, "{} bytes", each(&store));
+    assert!(each(&store) <= filled, "{} bytes, {filled} before", each(&store));
     store.close().await;
 }
