@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::frames::{ResponseFrames, position};
-use crate::id::{Incarnation, NodeId};
+use crate::id::NodeId;
 use crate::record::ExecutorRecord;
 use crate::unit::tally::ResponseTally;
 use crate::wire::durable::{Offer, Position};
@@ -44,17 +44,6 @@ pub enum ExecutorEffect {
     Stop,
     /// Remove all that is kept.
     Forget,
-}
-
-/// The answer to an origin that asks for a unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ResumeAnswer {
-    /// It is here: what follows the origin's position is sent.
-    Here,
-    /// It is not, and never was: it will be refused if it still comes.
-    Never(String),
-    /// It is not known to this life; it may have run in an earlier one.
-    Lost(String),
 }
 
 /// One durable unit at its executor.
@@ -316,18 +305,10 @@ impl DurableExecutor {
     }
 }
 
-/// What a node that has no unit of an id answers an origin that asks for it under `offer`. The offer is to be refused from here on.
-pub fn answer_unknown(offer: Offer, life: Incarnation) -> ResumeAnswer {
-    if offer.life == life {
-        ResumeAnswer::Never("the executor has not taken the unit".to_owned())
-    } else {
-        ResumeAnswer::Lost("the executor has restarted, and nothing is left of the unit there".to_owned())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::Incarnation;
 
     const OFFER: Offer = Offer {
         number: 1,
