@@ -1,7 +1,5 @@
 //! Executors: each carries out what its machines want, on a disk of its own.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use workmesh_proto::record::{self, ExecutorRecord};
 use workmesh_proto::unit::durable::{
@@ -14,7 +12,7 @@ use workmesh_proto::{Incarnation, NodeId};
 
 use crate::log::{Crash, Level, Log, LogEntry};
 use crate::net::{Answer, Ask};
-use crate::plan::Sent;
+use crate::worker::Worker;
 use crate::world::{Event, World};
 
 /// What an executor has of a unit.
@@ -22,15 +20,8 @@ pub(crate) struct Unit {
     pub(crate) machine: DurableExecutor,
     /// Response frames that are written.
     stream: Vec<u8>,
-    run: u64,
-    worker: Option<Worker>,
-}
-
-struct Worker {
-    /// The run's number for the ledger.
-    number: usize,
-    left: VecDeque<Sent>,
-    waits: bool,
+    pub(crate) run: u64,
+    pub(crate) worker: Option<Worker>,
 }
 
 /// How much of a unit was sent in a conversation.
@@ -50,7 +41,7 @@ pub(crate) struct Executor {
     /// Out of reach until then.
     pub(crate) apart_until: u64,
     log: Log,
-    table: ExecutorTable<Unit>,
+    pub(crate) table: ExecutorTable<Unit>,
     syncing: bool,
     /// Conversations that hear `Released` when the log is synced that far.
     releasing: Vec<(u64, usize)>,
@@ -301,7 +292,7 @@ impl World {
         }
     }
 
-    fn carry_out_executor(&mut self, e: usize, unit: usize, talk: Option<u64>) {
+    pub(crate) fn carry_out_executor(&mut self, e: usize, unit: usize, talk: Option<u64>) {
         let id = self.plan.units[unit].id;
         loop {
             let Some(held) = self.executors[e].table.get_mut(id) else {
@@ -400,107 +391,6 @@ impl World {
         for (talk, answer) in said {
             self.answer(talk, answer);
         }
-    }
-
-    /// The unit's run that is meant, if it still counts.
-    fn running(&mut self, e: usize, life: u64, unit: usize, run: u64) -> Option<&mut Unit> {
-        let id = self.plan.units[unit].id;
-        let node = &mut self.executors[e];
-        let counts = node.up && node.life == life;
-        node.table.get_mut(id).filter(|held| counts && held.run == run)
-    }
-
-    pub(crate) fn begin(&mut self, e: usize, life: u64, unit: usize, run: u64) {
-        let Some(held) = self.running(e, life, unit, run) else {
-            return;
-        };
-        if !held.machine.handle_started() {
-            return;
-        }
-        let idempotent = self.plan.units[unit].is_idempotent();
-        let number = match self.ledger.begin(unit, idempotent) {
-            Ok(number) => number,
-            Err(problem) => return self.fail(problem),
-        };
-        self.note(|| format!("E{e} unit {unit}: begins run {number}"));
-        if number > 1 {
-            self.ledger.see("run again");
-        }
-        let left = self.plan.units[unit].output(number).into();
-        if let Some(held) = self.running(e, life, unit, run) {
-            held.worker = Some(Worker {
-                number,
-                left,
-                waits: false,
-            });
-        }
-        self.carry_out_executor(e, unit, None);
-        let wait = self.rng.range(0..1 + self.plan.units[unit].step_ms);
-        self.after(
-            wait,
-            Event::Step {
-                executor: e,
-                life,
-                unit,
-                run,
-            },
-        );
-    }
-
-    pub(crate) fn step(&mut self, e: usize, life: u64, unit: usize, run: u64) {
-        let (window, end) = (self.plan.window, self.plan.units[unit].end);
-        let deadline = self.plan.units[unit].deadline_ms;
-        let several = 1 + self.rng.index(3);
-        let now = self.now;
-        let mut sent = Vec::new();
-        let Some(held) = self.running(e, life, unit, run) else {
-            return;
-        };
-        let full = held.machine.unacknowledged() > window;
-        let Some(worker) = &mut held.worker else { return };
-        if deadline.is_some_and(|at| at <= now) {
-            held.machine
-                .handle_end(Eof::without_responses(Kind::Expired, "too late"), now);
-            held.worker = None;
-            return self.carry_out_executor(e, unit, None);
-        }
-        if full {
-            worker.waits = true;
-            return;
-        }
-        let number = worker.number;
-        for _ in 0..several {
-            let Some((data, last)) = worker.left.pop_front() else {
-                break;
-            };
-            held.machine.handle_piece(&data, last);
-            sent.push((data, last));
-        }
-        let over = worker.left.is_empty();
-        if over {
-            held.machine.handle_end(Eof::without_responses(end, ""), now);
-            held.worker = None;
-        } else {
-            held.machine.flush();
-        }
-        for piece in sent {
-            self.ledger.sent(unit, number, piece);
-        }
-        if over {
-            self.ledger.completed(unit, number);
-        } else {
-            let wait = self.rng.range(0..1 + self.plan.units[unit].step_ms);
-            self.after(
-                wait,
-                Event::Step {
-                    executor: e,
-                    life,
-                    unit,
-                    run,
-                },
-            );
-        }
-        self.carry_out_executor(e, unit, None);
     }
 
     /// An orderly shutdown: what has not started goes back, what runs ends.

@@ -15,6 +15,7 @@ mod plan;
 mod rng;
 mod records;
 mod scenarios;
+mod worker;
 mod world;
 
 use std::collections::BTreeMap;

@@ -218,6 +218,21 @@ fn a_deadline_that_passes_while_the_unit_is_stored_neither_spins_nor_offers() {
 }
 
 #[test]
+fn a_deadline_that_passes_while_an_offer_is_stored_keeps_it_from_being_made() {
+    let mut bench = Bench::submitted(until(2000), None);
+    bench.unit.handle(OriginInput::Found(candidate("E")), 1000);
+    bench.now = 2000;
+    bench.settle();
+    assert_eq!(bench.end(), Some(Kind::Expired));
+    assert!(
+        !bench
+            .seen
+            .iter()
+            .any(|effect| matches!(effect, OriginEffect::Offer { .. }))
+    );
+}
+
+#[test]
 fn an_offer_that_was_never_made_is_owed_to_nobody() {
     let mut bench = Bench::submitted(order(false), None);
     bench.unit.handle(OriginInput::Found(candidate("E")), 1000);

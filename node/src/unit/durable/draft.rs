@@ -107,7 +107,7 @@ impl Draft {
         }
         let order = self.order();
         let unit = self.submit.unit;
-        if let Some(known) = self.known.take() {
+        if let Some(known) = self.known.clone() {
             return Ok(same_unit(&self.work, unit, known, &order).await?);
         }
         self.finished = true;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::frames::{ResponseFrames, position};
-use crate::id::{Incarnation, NodeId};
+use crate::id::NodeId;
 use crate::record::ExecutorRecord;
 use crate::unit::tally::ResponseTally;
 use crate::wire::durable::{Offer, Position};
@@ -46,17 +46,6 @@ pub enum ExecutorEffect {
     Forget,
 }
 
-/// The answer to an origin that asks for a unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ResumeAnswer {
-    /// It is here: what follows the origin's position is sent.
-    Here,
-    /// It is not, and never was: it will be refused if it still comes.
-    Never(String),
-    /// It is not known to this life; it may have run in an earlier one.
-    Lost(String),
-}
-
 /// One durable unit at its executor.
 #[derive(Debug)]
 pub struct DurableExecutor {
@@ -92,8 +81,8 @@ impl DurableExecutor {
         }
     }
 
-    /// A unit as the journal of an earlier life tells of it, at `now_ms`, with what was counted of the responses that are kept. One that may
-    /// have run and has no end gets one. `None`: the records are not those of a unit.
+    /// A unit as the journal of an earlier life tells of it, at `now_ms`, with what was counted of the responses that are kept; for one that
+    /// has its end they need not be counted. One that may have run and has no end gets one. `None`: the records are not those of a unit.
     pub fn recover(
         records: impl IntoIterator<Item = ExecutorRecord>,
         kept: ResponseTally,
@@ -111,7 +100,11 @@ impl DurableExecutor {
                 break;
             }
             match record {
-                ExecutorRecord::Taken { .. } => {}
+                // The offer before was not taken in the end: nothing of it was run.
+                ExecutorRecord::Taken { origin, offer, .. } => {
+                    (unit.origin, unit.offer) = (origin, offer);
+                    unit.phase = ExecutorPhase::Taken;
+                }
                 ExecutorRecord::Started {} => unit.phase = ExecutorPhase::Started,
                 ExecutorRecord::Ended { eof, at_ms } => {
                     unit.phase = ExecutorPhase::Ended;
@@ -125,8 +118,9 @@ impl DurableExecutor {
                 }
             }
         }
-        // An end that tells of other responses than those that are kept is none.
-        if unit.end.as_ref().is_some_and(|eof| !unit.has_sent(eof)) {
+        // An end that tells of other responses than those that are kept is none; the origin finds out if they were not counted.
+        let counted = unit.tally.responses() > 0;
+        if counted && unit.end.as_ref().is_some_and(|eof| !unit.has_sent(eof)) {
             unit.end = None;
             unit.phase = ExecutorPhase::Started;
         }
@@ -311,18 +305,10 @@ impl DurableExecutor {
     }
 }
 
-/// What a node that has no unit of an id answers an origin that asks for it under `offer`. The offer is to be refused from here on.
-pub fn answer_unknown(offer: Offer, life: Incarnation) -> ResumeAnswer {
-    if offer.life == life {
-        ResumeAnswer::Never("the executor has not taken the unit".to_owned())
-    } else {
-        ResumeAnswer::Lost("the executor has restarted, and nothing is left of the unit there".to_owned())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::Incarnation;
 
     const OFFER: Offer = Offer {
         number: 1,
@@ -477,10 +463,21 @@ mod tests {
         append(&mut unit, &mut records);
         let whole = DurableExecutor::recover(records.clone(), tally(&[b"ab"]), 9).unwrap();
         assert_eq!(whole.end_of(), unit.end_of());
-        for damaged in [tally(&[]), tally(&[b"aX"])] {
-            let restarted = DurableExecutor::recover(records.clone(), damaged, 9).unwrap();
-            assert_eq!(restarted.end_of().map(|eof| eof.kind), Some(Kind::NodeLost));
-        }
+        let uncounted = DurableExecutor::recover(records.clone(), ResponseTally::new(), 9).unwrap();
+        assert_eq!(uncounted.end_of(), unit.end_of());
+        let damaged = DurableExecutor::recover(records, tally(&[b"aX"]), 9).unwrap();
+        assert_eq!(damaged.end_of().map(|eof| eof.kind), Some(Kind::NodeLost));
+    }
+
+    #[test]
+    fn after_a_restart_the_latest_offer_that_was_taken_counts() {
+        let (_, mut records) = taken();
+        let later = Offer { number: 2, ..OFFER };
+        let mut unit = DurableExecutor::offered(NodeId::parse("O").unwrap(), later);
+        unit.take("echo:bytes", 2);
+        append(&mut unit, &mut records);
+        let restarted = DurableExecutor::recover(records, ResponseTally::new(), 9).unwrap();
+        assert_eq!(restarted.offer(), later);
     }
 
     #[test]

@@ -7,11 +7,13 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::debts::Debts;
 use super::frames::{ResponseFrames, position};
 use super::history::OriginHistory;
 use super::offers::Backoff;
 use super::rerun::{Compared, Rerun};
-use crate::id::{Incarnation, NodeId};
+use super::words::{Candidate, OriginEffect, OriginInput, OriginPhase, OriginTimings};
+use crate::id::NodeId;
 use crate::record::{Order, OriginRecord};
 use crate::unit::tally::ResponseTally;
 use crate::wire::durable::{Offer, Position};
@@ -22,168 +24,6 @@ use crate::wire::unit::{Eof, Kind, Outcome};
 const MAX_ATTEMPTS: u32 = 5;
 /// Frames that may wait for the journal, in bytes; beyond it no pieces are wanted.
 const MAX_PENDING_BYTES: usize = 1024 * 1024;
-
-/// How patient an origin is, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OriginTimings {
-    /// The first wait after a failure; doubled by each further one.
-    pub retry_least_ms: u64,
-    /// The longest wait between attempts.
-    pub retry_most_ms: u64,
-    /// An idempotent unit whose executor is out of reach for longer is offered to another one.
-    pub give_up_ms: u64,
-    /// A unit whose executor is out of reach for longer is lost.
-    pub lost_ms: u64,
-    /// An executor that can't be told of an end for longer is never told.
-    pub owe_ms: u64,
-}
-
-impl Default for OriginTimings {
-    fn default() -> Self {
-        Self {
-            retry_least_ms: 100,
-            retry_most_ms: 5000,
-            give_up_ms: 15_000,
-            lost_ms: 24 * 3600 * 1000,
-            owe_ms: 7 * 24 * 3600 * 1000,
-        }
-    }
-}
-
-/// A node that may run the unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// Which node.
-    pub executor: NodeId,
-    /// Its present life.
-    pub life: Incarnation,
-    /// Its worker is declared idempotent.
-    pub idempotent: bool,
-}
-
-/// What has happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OriginInput {
-    /// The append of this number is on the disk.
-    Stored(u64),
-    /// It is not, and counts for nothing.
-    NotStored(u64, String),
-    /// It is not, and no further response can ever be stored.
-    Closed(u64, String),
-    /// An executor was found.
-    Found(Candidate),
-    /// None was found.
-    NotFound(String),
-    /// The conversation could not be opened: the executor has seen nothing of it.
-    Unreachable(u64, String),
-    /// The executor has the unit.
-    Accepted(u64),
-    /// It does not take the unit, or does not know it.
-    Refused(u64, Kind, String),
-    /// The function has begun.
-    Started(u64),
-    /// The next bytes of a response.
-    Piece(u64, Piece),
-    /// The executor's end.
-    Eof(u64, Eof),
-    /// The executor gives the unit back, unstarted.
-    Returned(u64, String),
-    /// The conversation broke.
-    Broken(u64, String),
-    /// The executor broke the protocol.
-    Fault(u64, Kind, String),
-    /// The executor knows that offers up to this one are over.
-    Released(NodeId, u32),
-    /// It could not be told.
-    NotReleased(NodeId, u32),
-    /// The submitter, or another one who may, wants it to end.
-    Cancel,
-    /// Time has passed, or the mesh has changed: what waits may be tried again.
-    Wake,
-    /// The mesh has changed: what waits is to be tried at once.
-    MeshChanged,
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OriginEffect {
-    /// Append to the journal, and answer with `Stored` or `NotStored`. Records and data are one append.
-    Append {
-        /// To be named in the answer.
-        number: u64,
-        /// Records, in order.
-        records: Vec<OriginRecord>,
-        /// `Response` frames.
-        data: Bytes,
-        /// It has to be on the disk; otherwise soon is early enough.
-        sync: bool,
-    },
-    /// Look for an executor, and answer with `Found` or `NotFound`.
-    Place,
-    /// Open a conversation, and submit.
-    Offer {
-        /// Its number.
-        conversation: u64,
-        /// With whom.
-        executor: NodeId,
-        /// Which offer.
-        offer: Offer,
-    },
-    /// Open a conversation, and resume.
-    Resume {
-        /// Its number.
-        conversation: u64,
-        /// With whom.
-        executor: NodeId,
-        /// The offer that may have been taken.
-        offer: Offer,
-        /// What is here.
-        position: Position,
-    },
-    /// Tell the executor what is on the disk.
-    Ack {
-        /// In which conversation.
-        conversation: u64,
-        /// Up to where.
-        position: Position,
-    },
-    /// The conversation is over: break it off if it still goes on.
-    Close(u64),
-    /// Tell an executor that the unit has ended, and answer with `Released` or `NotReleased`.
-    Release {
-        /// Whom.
-        executor: NodeId,
-        /// Offers up to this one.
-        number: u32,
-        /// How it ended.
-        outcome: Outcome,
-    },
-    /// The unit is on the disk: its submitter may be told.
-    Stored,
-    /// It could not be stored: its submitter is told, and nothing is left.
-    NotStored(String),
-    /// More of the responses can be read, or the state is another.
-    Changed,
-    /// The end is on the disk. The last effect but releases.
-    Ended(Eof),
-    /// All executors know of the end. The last effect of all.
-    Done,
-}
-
-/// Where the unit is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OriginPhase {
-    /// Not on the disk yet.
-    Storing,
-    /// No executor has it.
-    Waiting,
-    /// An executor has it, or may have it.
-    Accepted,
-    /// Its function has begun.
-    Running,
-    /// It has its end.
-    Ended,
-}
 
 /// What the unit is doing about an executor.
 #[derive(Debug)]
@@ -210,19 +50,6 @@ enum Step {
     Ended,
     /// The unit could not be stored.
     Gone,
-}
-
-/// An executor that has to be told of the end.
-#[derive(Debug)]
-struct Debt {
-    executor: NodeId,
-    number: u32,
-    /// Is being told; else is told at that time.
-    at: Option<u64>,
-    /// Not before this append is on the disk.
-    after: Option<u64>,
-    backoff: Backoff,
-    since: u64,
 }
 
 /// One durable unit at its origin.
@@ -256,7 +83,7 @@ pub struct DurableOrigin {
     acked: Position,
     /// The executor's end, once all that came before it is here.
     eof: Option<Eof>,
-    debts: Vec<Debt>,
+    debts: Debts,
     /// Somebody wants it to end.
     cancelled: bool,
     next_append: u64,
@@ -282,9 +109,8 @@ impl DurableOrigin {
     /// A unit as a journal tells of it, with what was counted of the responses that are kept. Waking it lets it go on.
     pub fn recover(history: OriginHistory, kept: ResponseTally, timings: OriginTimings, now: u64) -> Self {
         let mut unit = Self::at_rest(history, kept, timings, now);
-        let debts: Vec<_> = unit.history.debts().collect();
-        for (executor, number) in debts {
-            unit.owe(executor, number, None);
+        for (executor, number) in unit.history.debts() {
+            unit.debts.owe(executor, number, now, None);
         }
         unit.stored = position(&unit.tally);
         unit.step = if unit.history.end().is_some() {
@@ -325,7 +151,7 @@ impl DurableOrigin {
             append_at: None,
             acked: Position::default(),
             eof: None,
-            debts: Vec::new(),
+            debts: Debts::new(timings),
             cancelled: false,
             next_append: 1,
             next_conversation: 1,
@@ -380,8 +206,7 @@ impl DurableOrigin {
             _ => None,
         };
         let deadline = self.history.order().deadline_ms.filter(|_| self.may_end());
-        let debts = self.debts.iter().filter(|debt| debt.after.is_none());
-        let debts = debts.filter_map(|debt| debt.at).min().filter(|_| self.may_tell());
+        let debts = self.debts.next_at().filter(|_| self.may_tell());
         [step, deadline, debts, self.append_at]
             .into_iter()
             .flatten()
@@ -406,7 +231,11 @@ impl DurableOrigin {
             OriginInput::Found(candidate) => self.on_found(candidate),
             OriginInput::NotFound(why) => self.on_not_found(why),
             OriginInput::Released(executor, number) => self.on_released(&executor, number),
-            OriginInput::NotReleased(executor, number) => self.on_not_released(&executor, number),
+            OriginInput::NotReleased(executor, number) => {
+                if !self.debts.defer(&executor, number, now) {
+                    self.on_released(&executor, number);
+                }
+            }
             OriginInput::Cancel => self.cancel(),
             OriginInput::Wake => {}
             OriginInput::MeshChanged => self.hurry(),
@@ -487,9 +316,7 @@ impl DurableOrigin {
         if let Step::Waiting { at } | Step::Apart { at } | Step::EndLater { at, .. } = &mut self.step {
             *at = latest.min(*at);
         }
-        for at in self.debts.iter_mut().filter_map(|debt| debt.at.as_mut()) {
-            *at = latest.min(*at);
-        }
+        self.debts.at_latest(latest);
         self.append_at = self.append_at.map(|at| latest.min(at));
         self.apart_since = self.apart_since.map(|since| now.min(since));
         self.accepted_ms = now.min(self.accepted_ms);
@@ -501,9 +328,7 @@ impl DurableOrigin {
         if let Step::Waiting { at } | Step::Apart { at } = &mut self.step {
             *at = now;
         }
-        for debt in &mut self.debts {
-            debt.at = debt.at.map(|_| now);
-        }
+        self.debts.at_latest(now);
     }
 
     fn wait(&mut self, why: String) {
@@ -767,7 +592,7 @@ impl DurableOrigin {
         let append = self.come_to_nothing(accepted, why, true);
         // The executor keeps the unit until it is told.
         if let Some((executor, offer)) = given_back {
-            self.owe(executor, offer.number, Some(append));
+            self.debts.owe(executor, offer.number, self.now, Some(append));
         }
     }
 
@@ -836,7 +661,7 @@ impl DurableOrigin {
         self.history.apply(&record);
         let append = self.append(vec![record], Bytes::new(), true);
         if let Some((executor, offer)) = given_up {
-            self.owe(executor, offer.number, Some(append));
+            self.debts.owe(executor, offer.number, self.now, Some(append));
         }
         self.rerun_if_kept();
         self.wait(why);
@@ -883,7 +708,7 @@ impl DurableOrigin {
             self.withdraw("the unit ended before it was offered".to_owned());
         }
         if let Some((executor, offer)) = self.history.offered().cloned() {
-            self.owe(executor, offer.number, None);
+            self.debts.owe(executor, offer.number, self.now, None);
         }
         self.store_end(eof);
     }
@@ -905,18 +730,6 @@ impl DurableOrigin {
         self.step = Step::Ending { append, eof };
     }
 
-    fn owe(&mut self, executor: NodeId, number: u32, after: Option<u64>) {
-        self.debts.retain(|debt| debt.executor != executor);
-        self.debts.push(Debt {
-            executor,
-            number,
-            at: Some(self.now),
-            after,
-            backoff: Backoff::new(self.timings.retry_least_ms, self.timings.retry_most_ms),
-            since: self.now,
-        });
-    }
-
     /// An end that is not on the disk yet is told to nobody.
     fn may_tell(&self) -> bool {
         !matches!(
@@ -927,44 +740,21 @@ impl DurableOrigin {
 
     fn tell_debts(&mut self) {
         let outcome = self.history.end().map_or(Outcome::Lost, |eof| eof.outcome);
-        // Who has been given up may be offered the unit again: it is told first.
-        for debt in self
-            .debts
-            .iter_mut()
-            .filter(|debt| debt.after.is_none() && debt.at.is_some_and(|at| at <= self.now))
-        {
-            debt.at = None;
+        for (executor, number) in self.debts.due(self.now) {
             self.effects.push_back(OriginEffect::Release {
-                executor: debt.executor.clone(),
-                number: debt.number,
+                executor,
+                number,
                 outcome,
             });
         }
     }
 
     fn on_released(&mut self, executor: &NodeId, number: u32) {
-        let before = self.debts.len();
-        self.debts
-            .retain(|debt| debt.executor != *executor || debt.number > number);
-        if self.debts.len() == before {
-            return;
-        }
-        self.note(OriginRecord::Released {
-            executor: executor.clone(),
-        });
-        self.done_if_told();
-    }
-
-    fn on_not_released(&mut self, executor: &NodeId, number: u32) {
-        let (now, patience) = (self.now, self.timings.owe_ms);
-        let told = |debt: &&mut Debt| (&debt.executor, debt.number) == (executor, number);
-        let Some(debt) = self.debts.iter_mut().find(told) else {
-            return;
-        };
-        debt.at = Some(now + debt.backoff.fail());
-        if now.saturating_sub(debt.since) >= patience {
-            // It is gone for good; if it comes back, it collects the unit by itself.
-            self.on_released(executor, number);
+        if self.debts.settle(executor, number) {
+            self.note(OriginRecord::Released {
+                executor: executor.clone(),
+            });
+            self.done_if_told();
         }
     }
 
@@ -1016,9 +806,7 @@ impl DurableOrigin {
             self.acknowledge();
         }
         self.accepting.take_if(|append| *append == number);
-        for debt in &mut self.debts {
-            debt.after.take_if(|append| *append == number);
-        }
+        self.debts.on_append(number, None);
         match &self.step {
             Step::Storing => {
                 self.effects.push_back(OriginEffect::Stored);
@@ -1077,11 +865,7 @@ impl DurableOrigin {
             self.frames.put_back(data);
             self.append_at = Some(retry);
         }
-        for debt in &mut self.debts {
-            if debt.after.take_if(|append| *append == number).is_some() {
-                debt.at = Some(retry);
-            }
-        }
+        self.debts.on_append(number, Some(retry));
         match &self.step {
             Step::Storing => {
                 self.step = Step::Gone;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::Incarnation;
 
 const TIMINGS: OriginTimings = OriginTimings {
     retry_least_ms: 100,
