@@ -7,11 +7,11 @@ use workmesh_proto::wire::codec;
 use workmesh_proto::wire::durable::{Attach, Started, Stored, Unfinished};
 use workmesh_proto::wire::frame::{Frame, FrameType};
 use workmesh_proto::wire::items::Item;
-use workmesh_proto::wire::query::{Fault, Query};
+use workmesh_proto::wire::query::{Fault, Query, WorkFilter};
 use workmesh_proto::wire::unit::{Accepted, Eof, Kind, Refused, Submit};
 
 use super::stream::{ControlReader, ControlWriter, StreamError};
-use crate::unit::durable::{AttachEvent, Attachment, Work};
+use crate::unit::durable::{AttachEvent, Attachment, NotTaken, Work};
 
 /// Rows of units in one frame: as many of the longest as fit.
 const ROWS_A_FRAME: usize = 40;
@@ -63,7 +63,9 @@ where
     }
     let attachment = match draft.finish().await {
         Ok(attachment) => attachment,
-        Err(eof) => return refuse(eof, writer).await,
+        Err(NotTaken::Refused(eof)) => return refuse(eof, writer).await,
+        // Closed without a word: the client asks again.
+        Err(NotTaken::Unknown) => return Ok(()),
     };
     writer.put(FrameType::Stored, &Stored { unit });
     writer.flush().await?;
@@ -116,6 +118,9 @@ where
                 let Some(event) = event else {
                     return writer.flush().await;
                 };
+                if let AttachEvent::Broken(why) = event {
+                    return Err(StreamError::Io(std::io::Error::other(why)));
+                }
                 let last = matches!(event, AttachEvent::Eof(_) | AttachEvent::Unfinished(_));
                 let bulk = matches!(event, AttachEvent::Piece(_));
                 put(event, writer);
@@ -147,6 +152,7 @@ async fn gather<W: AsyncWrite + Unpin>(
 ) -> Result<(), StreamError> {
     while writer.gathered_bytes() < BATCH_BYTES {
         match futures_util::FutureExt::now_or_never(attachment.next()).flatten() {
+            Some(AttachEvent::Broken(why)) => return Err(StreamError::Io(std::io::Error::other(why))),
             Some(event) => put(event, writer),
             None => break,
         }
@@ -160,6 +166,7 @@ fn put<W: AsyncWrite + Unpin>(event: AttachEvent, writer: &mut ControlWriter<W>)
         AttachEvent::Started => writer.put(FrameType::Started, &Started {}),
         AttachEvent::Piece(piece) => writer.put_piece(&piece),
         AttachEvent::Eof(eof) => writer.put(FrameType::Eof, &eof),
+        AttachEvent::Broken(_) => {}
         AttachEvent::Unfinished(unfinished) => writer.put::<Unfinished>(FrameType::Unfinished, &unfinished),
     }
 }
@@ -182,12 +189,7 @@ pub(super) async fn reply<W: AsyncWrite + Unpin>(
         return Ok(());
     }
     match query {
-        Query::Work(filter) => {
-            for rows in work.list(&filter).chunks(ROWS_A_FRAME) {
-                writer.put(FrameType::Reply, &rows);
-                writer.flush().await?;
-            }
-        }
+        Query::Work(filter) => list(work, &filter, writer).await?,
         Query::WorkShow { unit } => match work.show(unit) {
             Ok(report) => writer.put(FrameType::Reply, &report),
             Err(fault) => writer.put(FrameType::Fault, &fault),
@@ -203,6 +205,39 @@ pub(super) async fn reply<W: AsyncWrite + Unpin>(
         _ => {}
     }
     Ok(())
+}
+
+/// Writes the rows of a listing, giving way to others between them.
+async fn list<W: AsyncWrite + Unpin>(
+    work: &Work,
+    filter: &WorkFilter,
+    writer: &mut ControlWriter<W>,
+) -> Result<(), StreamError> {
+    let mut place = None;
+    if let Some(after) = filter.after {
+        place = work.place_of(after);
+        if place.is_none() {
+            let message = format!("no durable unit {after} here to go on after: list from the beginning");
+            let kind = Kind::NoSuchUnit;
+            writer.put(FrameType::Fault, &Fault { kind, message });
+            return Ok(());
+        }
+    }
+    let mut left = filter.limit.map_or(usize::MAX, |limit| limit as usize);
+    loop {
+        let (mut rows, next) = work.list(filter, place);
+        rows.truncate(left);
+        left -= rows.len();
+        for rows in rows.chunks(ROWS_A_FRAME) {
+            writer.put(FrameType::Reply, &rows);
+            writer.flush().await?;
+        }
+        if next.is_none() || left == 0 {
+            return Ok(());
+        }
+        place = next;
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Cancels a durable unit, and says what has become of it. `false`: it is none of this node's durable units.

@@ -12,7 +12,7 @@ use super::error::StoreError;
 use super::files::Files;
 use super::index::{Change, Index, MAX_PIECES, Piece, Tail};
 use super::key::{Entry, Key, Stream, Sync};
-use super::queue::{Item, Work};
+use super::queue::{Item, Queue, Work};
 use super::record::{Encoder, MAX_ENTRIES_BYTES, Name};
 
 /// Bytes that an entry has beside its own, at most.
@@ -22,6 +22,7 @@ const ENTRY_OVERHEAD_BYTES: usize = 5;
 pub(super) struct Stage<'a> {
     pub(super) files: &'a dyn Files,
     pub(super) index: &'a Mutex<Index>,
+    pub(super) queue: &'a Queue,
     pub(super) data: &'a mut DataFiles,
     pub(super) mark: u64,
     pub(super) inline_bytes: u64,
@@ -123,6 +124,7 @@ impl Batch {
         if !tip.stored && !matches!(item.work, Work::Append(..)) {
             // Nothing to remove, or to note something of.
             self.bytes.truncate(start);
+            stage.queue.forgive(item.key);
             item.succeed();
             return Ok(());
         }

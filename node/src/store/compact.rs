@@ -4,7 +4,7 @@
 use std::io;
 
 use super::error::StoreError;
-use super::log::Removals;
+use super::moving::Removals;
 use super::scan::Lost;
 use super::segment::{self, LOG, Number};
 use super::writer::Writer;

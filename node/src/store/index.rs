@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::key::{Key, Stream};
 use super::record::Name;
-use super::segment::{Number, Segment};
+use super::segment::{Cut, Number, Segment};
 
 /// Pieces of a stream that are kept within the log at most; the next one goes to a file.
 pub(super) const MAX_PIECES: u16 = 32;
@@ -244,6 +244,17 @@ impl Index {
         hit
     }
 
+    /// The segments of which not everything counts.
+    pub(super) fn cuts(&self) -> Vec<Cut> {
+        let cut = |(number, segment): (&Number, &Segment)| {
+            segment.cut.then_some(Cut {
+                number: *number,
+                length: segment.length,
+            })
+        };
+        self.segments.iter().filter_map(cut).collect()
+    }
+
     /// Bytes of the log.
     pub(super) fn log_bytes(&self) -> u64 {
         self.segments
@@ -255,5 +266,25 @@ impl Index {
     /// Bytes of the log that belong to keys.
     pub(super) fn live_bytes(&self) -> u64 {
         self.segments.values().map(|segment| segment.live).sum()
+    }
+
+    /// What the keys take in memory, rounded as allocators round.
+    #[cfg(test)]
+    pub(super) fn heap_bytes(&self) -> usize {
+        let block = |bytes: usize| {
+            if bytes == 0 {
+                0
+            } else {
+                (bytes + 8).next_multiple_of(16).max(32)
+            }
+        };
+        let held = |held: &Held| {
+            block(size_of::<Held>())
+                + block(held.shares.capacity() * size_of::<Share>())
+                + block(held.pieces.capacity() * size_of::<Piece>())
+        };
+        let slot = size_of::<(Key, Box<Held>)>() + 1;
+        let buckets = (self.keys.capacity() * 8 / 7).next_power_of_two();
+        buckets * slot + self.keys.values().map(|key| held(key)).sum::<usize>()
     }
 }

@@ -1,8 +1,9 @@
 //! The log's files: the one that is written, the sealed ones, and what moves from one to another. Owned by the store's thread.
 //!
 //! A segment whose sync failed is sealed where it was last known to be on the disk, and never written or synced again; what
-//! was acknowledged without a sync behind that place is read back and written to the next segment.
+//! was acknowledged without a sync behind that place is still in memory, and goes to the next segment.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,9 +12,12 @@ use parking_lot::Mutex;
 use super::error::StoreError;
 use super::files::{self, Files, OpenFile};
 use super::index::Index;
-use super::record::{self, HEADER_BYTES, Name, Part};
-use super::scan::{Item, Lost, Scan};
-use super::segment::{self, Cut, LOG, Number, Segment};
+use super::moving::{Copies, Moved, Removals, Stretch};
+use super::record::{self, Name};
+use super::segment::{self, LOG, Number, Segment};
+
+/// Bytes that are kept in memory until they are synced; more are synced at once.
+const MAX_UNSYNCED_BYTES: usize = 8 << 20;
 
 /// The segment that is written.
 pub(super) struct Active {
@@ -21,16 +25,27 @@ pub(super) struct Active {
     pub(super) file: Arc<dyn OpenFile>,
     /// Bytes that count.
     pub(super) length: u32,
-    /// Bytes that survive the loss of power.
-    pub(super) synced: u32,
+    /// What of these may not survive the loss of power: the last ones.
+    unsynced: Vec<u8>,
 }
 
-/// What has to be written again, because its segment could not be synced.
-#[derive(Clone, Copy)]
+impl Active {
+    /// A segment of which everything is synced.
+    pub(super) fn new(number: Number, file: Arc<dyn OpenFile>, length: u32) -> Self {
+        Self {
+            number,
+            file,
+            length,
+            unsynced: Vec::new(),
+        }
+    }
+}
+
+/// What has to be written again, because its segment could not be synced. Among it there may be what failed.
 struct Rescue {
     number: Number,
     from: u32,
-    to: u32,
+    bytes: Vec<u8>,
 }
 
 /// The log.
@@ -47,23 +62,6 @@ pub(super) struct Log {
     pub(super) syncs: u64,
 }
 
-/// What becomes of the removals in a stretch that moves.
-#[derive(Clone, Copy)]
-pub(super) enum Removals {
-    /// They stay: older segments may have what they removed.
-    Keep,
-    /// They go: nothing is older.
-    Drop,
-}
-
-/// What a stretch of the log had that was to be moved.
-pub(super) struct Moved {
-    /// Up to where the stretch was read.
-    pub(super) end: u32,
-    /// Records that could not be read.
-    pub(super) lost: Vec<(Range<u32>, Lost)>,
-}
-
 impl Log {
     pub(super) fn new(files: Arc<dyn Files>, mark: u64, segment_bytes: u64) -> Self {
         Self {
@@ -78,7 +76,7 @@ impl Log {
         }
     }
 
-    fn failed<'a>(&'a self, verb: &'a str, number: Number) -> impl Fn(std::io::Error) -> StoreError + 'a {
+    fn failed<'a>(&'a self, verb: &'a str, number: Number) -> impl Fn(io::Error) -> StoreError + 'a {
         move |error| StoreError::undone(verb, &self.files.path(&segment::path(number)), error)
     }
 
@@ -87,65 +85,61 @@ impl Log {
         !self.rescues.is_empty()
     }
 
-    /// Sees to it that there is a segment to write to, and that nothing is owed. Answers with what could not be rescued.
-    pub(super) fn make_ready(&mut self, index: &Mutex<Index>) -> Result<Vec<Lost>, StoreError> {
+    /// Sees to it that there is a segment to write to. What is owed is written with its head.
+    pub(super) fn make_ready(&mut self, index: &Mutex<Index>) -> Result<(), StoreError> {
         if self.active.is_none() {
-            self.begin(index)?;
+            self.begin(index)
+        } else {
+            Ok(())
         }
-        let mut lost = Vec::new();
-        while let Some(rescue) = self.rescues.last().copied() {
-            let mut at = rescue.from;
-            while at < rescue.to {
-                let moved = self.relocate(index, rescue.number, at..rescue.to, Removals::Keep)?;
-                lost.extend(moved.lost.into_iter().map(|(_, lost)| lost));
-                at = moved.end;
-                if let Some(rescue) = self.rescues.last_mut() {
-                    rescue.from = at;
-                }
-            }
-            self.rescues.pop();
-        }
-        Ok(lost)
     }
 
-    /// Begins a segment. Its head and its name are synced before anything else is written.
+    /// Begins a segment. It is there once it holds what is owed and is synced with its name, or not at all: its head may say
+    /// that what is owed does not count where it was.
     fn begin(&mut self, index: &Mutex<Index>) -> Result<(), StoreError> {
         let number = self.next_number;
         self.next_number += 1;
-        let path = segment::path(number);
-        let file = self.files.create(&path).map_err(self.failed("create", number))?;
-        let cuts: Vec<Cut> = index
-            .lock()
-            .segments
-            .iter()
-            .filter(|(_, segment)| segment.cut)
-            .map(|(number, segment)| Cut {
-                number: *number,
-                length: segment.length,
-            })
-            .collect();
-        let head = segment::encode_head(self.mark, number, &cuts);
-        self.syncs += 1;
-        let made = files::write_all(&*file, 0, &head)
-            .and_then(|()| file.sync())
-            .and_then(|()| self.files.sync_dir(LOG));
-        if let Err(error) = made {
-            // A file that stays is empty for whoever reads it: nothing but a head.
-            let _ = self.files.remove(&path);
-            return Err(self.failed("write", number)(error));
+        let mut bytes = segment::encode_head(self.mark, number, &index.lock().cuts());
+        let head = bytes.len() as u32;
+        let mut copies = Copies::behind(self.previous);
+        for rescue in &self.rescues {
+            let stretch = Stretch {
+                number: rescue.number,
+                from: rescue.from,
+                bytes: &rescue.bytes,
+                complete: true,
+            };
+            copies.collect(index, self.mark, &stretch, Removals::Keep);
         }
-        let length = head.len() as u32;
-        index
-            .lock()
-            .segments
-            .insert(number, Segment::new(Arc::clone(&file), length));
-        self.active = Some(Active {
-            number,
-            file,
-            length,
-            synced: length,
-        });
+        bytes.extend_from_slice(&copies.bytes);
+        let file = match self.make(number, &bytes) {
+            Ok(file) => file,
+            Err(error) => {
+                // What stays of it under its own name is whole, and says nothing that is not so.
+                let _ = self.files.remove(&segment::new_path(number));
+                let _ = self.files.remove(&segment::path(number));
+                return Err(self.failed("write", number)(error));
+            }
+        };
+        let length = bytes.len() as u32;
+        let segment = Segment::new(Arc::clone(&file), length);
+        index.lock().segments.insert(number, segment);
+        self.previous = copies.last();
+        copies.note(&mut index.lock(), number, head);
+        self.rescues.clear();
+        self.active = Some(Active::new(number, file, length));
         Ok(())
+    }
+
+    fn make(&mut self, number: Number, bytes: &[u8]) -> io::Result<Arc<dyn OpenFile>> {
+        let (new, path) = (segment::new_path(number), segment::path(number));
+        let file = self.files.create(&new)?;
+        files::write_all(&*file, 0, bytes)?;
+        self.syncs += 1;
+        file.sync()?;
+        self.files.rename(&new, &path)?;
+        self.files.sync_dir(LOG)?;
+        Ok(file)
     }
 
     /// Writes whole records, all or none; answers with where they stand. `last` is the name of the last of them.
@@ -156,6 +150,10 @@ impl Log {
         last: Name,
     ) -> Result<(Number, u32), StoreError> {
         self.rotate_for(index, bytes.len())?;
+        let kept = |active: &Active| active.unsynced.len() + bytes.len();
+        if self.active.as_ref().map_or(0, kept) > MAX_UNSYNCED_BYTES {
+            self.sync(index)?;
+        }
         self.put(index, bytes, last)
     }
 
@@ -187,6 +185,7 @@ impl Log {
             return Err(self.take_back(index, error));
         }
         active.length += bytes.len() as u32;
+        active.unsynced.extend_from_slice(bytes);
         self.previous = Some(last);
         if let Some(segment) = index.lock().segments.get_mut(&number) {
             segment.length = active.length;
@@ -195,7 +194,7 @@ impl Log {
     }
 
     /// A write failed: cuts the segment back, durably, or seals it where it counts.
-    fn take_back(&mut self, index: &Mutex<Index>, error: std::io::Error) -> StoreError {
+    fn take_back(&mut self, index: &Mutex<Index>, error: io::Error) -> StoreError {
         let Some(active) = &mut self.active else {
             return StoreError::Closed;
         };
@@ -203,12 +202,11 @@ impl Log {
         let cut = active.file.truncate(u64::from(active.length));
         self.syncs += 1;
         let synced = active.file.sync();
-        if cut.is_ok() && synced.is_ok() {
-            active.synced = active.length;
-            return self.failed("write", number)(error);
-        }
         if synced.is_ok() {
-            active.synced = active.length;
+            active.unsynced = Vec::new();
+        }
+        if cut.is_ok() && synced.is_ok() {
+            return self.failed("write", number)(error);
         }
         self.seal(index);
         self.failed("write", number)(error).in_doubt(&self.files.path(&segment::path(number)))
@@ -219,13 +217,14 @@ impl Log {
         let Some(active) = &mut self.active else {
             return Ok(());
         };
-        if active.synced == active.length {
+        if active.unsynced.is_empty() {
             return Ok(());
         }
         self.syncs += 1;
         match active.file.sync() {
             Ok(()) => {
-                active.synced = active.length;
+                active.unsynced.clear();
+                active.unsynced.shrink_to(MAX_UNSYNCED_BYTES / 8);
                 Ok(())
             }
             Err(error) => {
@@ -242,15 +241,16 @@ impl Log {
             return;
         };
         self.previous = None;
+        let synced = active.length - active.unsynced.len() as u32;
         if let Some(segment) = index.lock().segments.get_mut(&active.number) {
-            segment.length = active.synced;
+            segment.length = synced;
             segment.cut = true;
         }
-        if active.synced < active.length {
+        if !active.unsynced.is_empty() {
             self.rescues.push(Rescue {
                 number: active.number,
-                from: active.synced,
-                to: active.length,
+                from: synced,
+                bytes: active.unsynced,
             });
         }
     }
@@ -265,73 +265,19 @@ impl Log {
     ) -> Result<Moved, StoreError> {
         let from = stretch.start;
         let (bytes, complete) = self.read(index, number, stretch)?;
-        let mut moved = Moved {
-            end: from + bytes.len() as u32,
-            lost: Vec::new(),
-        };
-        let mut copies = Vec::new();
-        let mut places = Vec::new();
-        let mut previous = self.previous;
-        let scan = Scan {
+        let stretch = Stretch {
+            number,
+            from,
             bytes: &bytes,
-            at: 0,
-            mark: self.mark,
+            complete,
         };
-        for item in scan {
-            match item {
-                Item::Record { at, header, parts } => {
-                    let removal = parts.contains(&Part::Removed);
-                    let needed = match (removal, removals) {
-                        (true, Removals::Drop) => false,
-                        (true, Removals::Keep) => is_removed(index, &header.name),
-                        (false, _) => is_live(index, number, from + at as u32, &header.name),
-                    };
-                    if !needed {
-                        continue;
-                    }
-                    let start = copies.len();
-                    copies.extend_from_slice(&bytes[at..at + header.length]);
-                    record::follow(&mut copies[start..], previous);
-                    previous = Some(header.name);
-                    places.push((header, removal, from + at as u32, start as u32));
-                }
-                Item::Damaged { mut range, lost } => {
-                    if range.end == bytes.len() && !complete {
-                        // The beginning of a sound header may stand at the end of the stretch.
-                        range.end = (range.start + 1).max(range.end - HEADER_BYTES);
-                        moved.end = from + range.end as u32;
-                    }
-                    moved
-                        .lost
-                        .push((from + range.start as u32..from + range.end as u32, lost));
-                }
-                Item::Torn { at } if complete || at == 0 => {
-                    moved.lost.push((from + at as u32..moved.end, Lost::Hinted(None)));
-                }
-                Item::Torn { at } => moved.end = from + at as u32,
-            }
+        let mut copies = Copies::behind(self.previous);
+        copies.collect(index, self.mark, &stretch, removals);
+        if let Some(last) = copies.last().filter(|_| !copies.bytes.is_empty()) {
+            let (target, start) = self.write(index, &copies.bytes, last)?;
+            copies.note(&mut index.lock(), target, start);
         }
-        let Some((last, ..)) = places.last() else {
-            return Ok(moved);
-        };
-        let name = last.name;
-        let (target, start) = self.write(index, &copies, name)?;
-        let mut index = index.lock();
-        for (header, removal, from, to) in places {
-            if removal {
-                if let Some(segment) = index.segments.get_mut(&target) {
-                    segment.removals += 1;
-                }
-            } else {
-                index.relocate(
-                    &header.name,
-                    header.length as u32,
-                    (number, from),
-                    (target, start + to),
-                );
-            }
-        }
-        Ok(moved)
+        Ok(copies.moved(stretch.end()))
     }
 
     /// A stretch of a segment with at least one whole record, and whether that is all of it.
@@ -362,20 +308,4 @@ impl Log {
         let complete = bytes.len() == all;
         Ok((bytes, complete))
     }
-}
-
-/// Whether the record at this place belongs to a key as it is.
-fn is_live(index: &Mutex<Index>, number: Number, at: u32, name: &Name) -> bool {
-    let index = index.lock();
-    let void = |segment: &Segment| segment.void.contains(&at);
-    index.is_live(name) && !index.segments.get(&number).is_some_and(void)
-}
-
-/// Whether the removal `name` has taken place, rather than failed.
-fn is_removed(index: &Mutex<Index>, name: &Name) -> bool {
-    let index = index.lock();
-    index
-        .keys
-        .get(&name.key)
-        .is_none_or(|held| held.life != name.life)
 }

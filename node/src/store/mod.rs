@@ -23,6 +23,7 @@ mod index;
 mod queue;
 mod data;
 mod batch;
+mod moving;
 mod log;
 mod writer;
 mod compact;
@@ -280,5 +281,7 @@ impl Drop for Ending {
     }
 }
 
+#[cfg(test)]
+mod faulty;
 #[cfg(test)]
 mod tests;

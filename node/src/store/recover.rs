@@ -102,6 +102,13 @@ impl Recovery<'_> {
     fn open_segments(&self) -> Result<BTreeMap<Number, Opened>, StoreError> {
         let failed = |error| StoreError::io("list", &self.files.path(LOG), error);
         let listed = self.files.list(LOG).map_err(failed)?;
+        for file in listed.iter().filter(|file| segment::is_new(&file.name)) {
+            let path = format!("{LOG}/{}", file.name);
+            if let Err(error) = self.files.remove(&path) {
+                let path = self.files.path(&path);
+                tracing::warn!(path = %path.display(), %error, "cannot remove a file of the store");
+            }
+        }
         let mut segments = BTreeMap::new();
         let mut cuts = Vec::new();
         for number in listed.iter().filter_map(|file| segment::number(&file.name)) {
@@ -222,12 +229,7 @@ impl Recovery<'_> {
         // What a process wrote before it was killed may not be on the disk yet.
         segment.file.sync().map_err(self.failed("sync", *number))?;
         let sound = opened.headed && !segment.cut && u64::from(segment.length) < segment_bytes;
-        Ok(sound.then(|| Active {
-            number: *number,
-            file: Arc::clone(&segment.file),
-            length: segment.length,
-            synced: segment.length,
-        }))
+        Ok(sound.then(|| Active::new(*number, Arc::clone(&segment.file), segment.length)))
     }
 
     fn data_files(&self) -> Result<HashMap<FileId, u64>, StoreError> {

@@ -8,6 +8,7 @@ use super::files::OpenFile;
 
 /// The folder of the log.
 pub(super) const LOG: &str = "log";
+const NEW: &str = ".new";
 /// The shortest head, in bytes.
 const HEAD_BYTES: usize = 24;
 const CUT_BYTES: usize = 8;
@@ -46,6 +47,16 @@ impl Segment {
 /// A segment's name, relative to the store's folder.
 pub(super) fn path(number: Number) -> String {
     format!("{LOG}/{number:010}.log")
+}
+
+/// What a segment is called until it is complete.
+pub(super) fn new_path(number: Number) -> String {
+    format!("{}{NEW}", path(number))
+}
+
+/// Whether a file in the folder of the log is a segment that was not completed.
+pub(super) fn is_new(name: &str) -> bool {
+    name.strip_suffix(NEW).is_some_and(|name| number(name).is_some())
 }
 
 /// The number of the segment that has this name in the folder of the log.

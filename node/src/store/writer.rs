@@ -13,7 +13,6 @@ use super::error::StoreError;
 use super::key::{Key, Stream};
 use super::log::Log;
 use super::queue::{Item, Turn, Work};
-use super::scan::Lost;
 
 /// How long housekeeping that failed is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -122,6 +121,7 @@ impl Writer {
         let mut stage = Stage {
             files: &*shared.files,
             index: &shared.index,
+            queue: &shared.queue,
             data: &mut self.data,
             mark: self.log.mark,
             inline_bytes: shared.settings.inline_bytes,
@@ -213,19 +213,12 @@ impl Writer {
         }
     }
 
-    /// Sees to it that the log can be written; what can't be rescued on the way is told to its keys' next appends.
+    /// Sees to it that the log can be written, and holds what it is to hold.
     fn make_ready(&mut self) -> Result<(), StoreError> {
         let owing = self.log.is_owing();
-        let lost = self.log.make_ready(&self.shared.index)?;
+        self.log.make_ready(&self.shared.index)?;
         if owing {
             self.unsynced.get_or_insert_with(Instant::now);
-        }
-        for lost in lost {
-            let key = match lost {
-                Lost::Named(name) => Some(name.key),
-                Lost::Hinted(name) => name.map(|name| name.key),
-            };
-            self.lose(key);
         }
         Ok(())
     }
@@ -235,17 +228,6 @@ impl Writer {
             self.make_ready()
         } else {
             Ok(())
-        }
-    }
-
-    /// What was acknowledged without a sync is gone: says so to whoever can be told.
-    fn lose(&mut self, key: Option<Key>) {
-        let unit = key.map(|key| key.unit.to_string()).unwrap_or_default();
-        tracing::error!(unit, "the disk lost a record that it had not synced");
-        if let Some(key) = key {
-            let error = std::io::Error::other("a record was lost before it was synced");
-            let error = StoreError::io("sync", self.shared.files.root(), error);
-            self.shared.queue.fail_next(key, &error);
         }
     }
 

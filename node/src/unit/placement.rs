@@ -18,6 +18,8 @@ pub(super) struct Candidate {
     pub(super) node: NodeId,
     /// Whether running the unit twice does no harm there.
     pub(super) idempotent: bool,
+    /// Whether pool and queue are full, as far as is known.
+    pub(super) full: bool,
 }
 
 /// Units that this node has placed and that have not ended: loads that others advertise are a little old.
@@ -42,7 +44,7 @@ impl Outstanding {
         }
     }
 
-    fn on(&self, node: &NodeId) -> u32 {
+    pub(super) fn on(&self, node: &NodeId) -> u32 {
         self.by_node.lock().get(node).copied().unwrap_or(0)
     }
 }
@@ -71,6 +73,7 @@ pub(super) fn candidates(view: &View, directive: &Directive, outstanding: &Outst
             let candidate = Candidate {
                 node: member.node().clone(),
                 idempotent: ad.idempotent,
+                full,
             };
             Some(((full, cost, load), candidate))
         })
@@ -92,7 +95,7 @@ fn reach_cost(member: &Member) -> Option<u32> {
 }
 
 /// Whether pool and queue are full, and how loaded the node is in thousandths of its slots.
-fn fullness(member: &Member, placed: u32) -> (bool, u64) {
+pub(super) fn fullness(member: &Member, placed: u32) -> (bool, u64) {
     let Some(load) = &member.load else {
         return (false, u64::from(placed) * 1000);
     };

@@ -41,7 +41,8 @@ pub struct Returned {
     pub message: String,
 }
 
-/// What the origin has on its disk; the executor need not keep it.
+/// What the origin has on its disk: it no longer counts against what the executor holds back. The executor keeps it until the
+/// release, because an origin that restarts while it compares a second run asks for that run from its beginning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {
     /// Up to here.
@@ -57,7 +58,7 @@ pub struct Resume {
     pub unit: UnitId,
     /// The offer that the executor may have taken.
     pub offer: Offer,
-    /// What the origin has.
+    /// What the origin has, on its disk or not: it is no acknowledgement.
     pub position: Position,
 }
 

@@ -1,7 +1,12 @@
 //! The store as its callers see it, on the real disk and on one that fails.
 
 mod life;
+mod history;
+mod faults;
+mod damage;
 mod room;
+mod handle;
+mod model;
 
 use std::path::Path;
 

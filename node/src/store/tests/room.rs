@@ -1,60 +1,166 @@
-//! How much may come in.
+//! Room: a full disk, quotas, and what compaction gives back.
 
+use super::faulty::{Crash, Faulty, Op};
+use super::history::History;
 use super::*;
 
 #[tokio::test]
-async fn work_comes_in_up_to_the_quota_and_not_past_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let settings = StoreSettings {
-        quota_bytes: 10_000,
-        ..small()
+async fn nothing_of_what_a_full_disk_refused_is_ever_found() {
+    for budget in (0..9000).step_by(37) {
+        let disk = Faulty::new();
+        let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+        let mut history = History::new(store);
+        history.append(1, [50, 50], Sync::Synced).await;
+        disk.heal();
+        disk.set_budget(budget);
+        for size in [10, 400, 900, 3000] {
+            history.append(1, [size, 0], Sync::Synced).await;
+            history.append(2, [0, size], Sync::Written).await;
+            history.append(3, [size, size], Sync::Synced).await;
+        }
+        history.check_reads().await;
+        history.check_crash(&disk, Crash::Written).await;
+        history.check_crash(&disk, Crash::Synced).await;
+        disk.heal();
+        assert!(history.append(1, [10, 10], Sync::Synced).await, "budget {budget}");
+        assert!(
+            history.append(3, [0, 2000], Sync::Synced).await,
+            "budget {budget}"
+        );
+        history.check_reads().await;
+        history.store().close().await;
+        history.check_crash(&disk, Crash::Written).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_as_such_and_removals_make_room() {
+    let disk = Faulty::new();
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+    disk.set_budget(20_000);
+    let mut stored = 0;
+    let refused = loop {
+        match store
+            .append(key(stored), vec![payload(bytes(1, 2000))], Sync::Synced)
+            .await
+        {
+            Ok(()) => stored += 1,
+            Err(error) => break error,
+        }
     };
-    let (store, _) = Store::open(dir.path(), settings).unwrap();
+    assert!(matches!(refused, StoreError::Full), "{refused}");
+    assert!(stored >= 5, "{stored}");
+    // Somebody makes a little room; the rest of it is the store's own.
+    disk.set_budget(3_000);
+    for number in 0..stored {
+        store.remove(key(number)).await.unwrap();
+    }
     store
-        .append(key(1), vec![payload(bytes(1, 5000))], Sync::Written)
+        .append(
+            key(1000),
+            vec![record("the files go once the log is synced")],
+            Sync::Synced,
+        )
         .await
         .unwrap();
-    let used = store.usage().log_bytes + store.usage().data_bytes;
-    assert!(used >= 5000);
-    assert!(store.admit(10_000 - used).is_ok());
-    let error = store.admit(10_001 - used).unwrap_err();
-    assert!(
-        error.is_no_room() && error.to_string().contains("raise work.quota"),
-        "{error}"
-    );
+    store.close().await;
+    assert!(disk.files("data").is_empty(), "{:?}", disk.files("data"));
+    let (store, found) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    for number in 0..stored - 1 {
+        let entries = vec![payload(bytes(1, 2000))];
+        store.append(key(number), entries, Sync::Synced).await.unwrap();
+    }
     store.close().await;
 }
 
 #[tokio::test]
-async fn work_comes_in_while_it_leaves_the_reserve_free() {
-    let dir = tempfile::tempdir().unwrap();
+async fn compaction_gives_back_what_removed_units_had() {
+    let disk = Faulty::new();
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+    store
+        .append(
+            key(1),
+            vec![record("stays"), payload(bytes(1, 300))],
+            Sync::Synced,
+        )
+        .await
+        .unwrap();
+    for number in 10..400 {
+        let entries = vec![record("goes"), payload(bytes(2, 500)), responses(bytes(3, 700))];
+        store.append(key(number), entries, Sync::Written).await.unwrap();
+        store.remove(key(number)).await.unwrap();
+    }
+    store
+        .append(key(2), vec![record("too")], Sync::Synced)
+        .await
+        .unwrap();
+    store.close().await;
+    let bytes_left: usize = disk.files("log").iter().map(|(_, bytes)| bytes).sum();
+    assert!(
+        bytes_left < 16 << 10,
+        "{bytes_left} bytes: {:?}",
+        disk.files("log")
+    );
+    assert!(disk.files("data").is_empty(), "{:?}", disk.files("data"));
+    let (store, found) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+    assert_eq!(
+        found.iter().map(|found| found.key).collect::<Vec<_>>(),
+        [key(1), key(2)]
+    );
+    assert_eq!(stream(&store, key(1), Stream::Payload).await, bytes(1, 300));
+    let usage = store.usage();
+    assert_eq!((usage.keys, usage.data_bytes, usage.data_files), (2, 0, 0));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn new_work_is_refused_above_the_quota_and_below_the_reserve() {
+    let disk = Faulty::new();
     let settings = StoreSettings {
-        reserve_bytes: u64::MAX / 2,
-        quota_bytes: u64::MAX,
+        quota_bytes: 10_000,
+        reserve_bytes: 5_000,
         ..small()
     };
-    let (store, _) = Store::open(dir.path(), settings).unwrap();
-    let error = store.admit(0).unwrap_err();
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), settings).unwrap();
+    assert!(store.admit(10_000).is_ok());
+    let refused = store.admit(10_001).unwrap_err();
+    assert!(matches!(refused, StoreError::OverQuota { .. }), "{refused}");
     assert!(
-        error.is_no_room() && error.to_string().contains("lower work.reserve"),
-        "{error}"
+        refused.is_no_room() && refused.to_string().contains("work.quota"),
+        "{refused}"
     );
-    store.close().await;
-
-    let (store, _) = open(dir.path());
-    assert!(store.admit(0).is_ok());
-    assert!(matches!(
-        store.admit(u64::MAX / 2),
-        Err(StoreError::OverQuota { .. })
-    ));
+    store
+        .append(key(1), vec![payload(bytes(1, 4000))], Sync::Synced)
+        .await
+        .unwrap();
+    let usage = store.usage();
+    let used = usage.log_bytes + usage.data_bytes;
+    assert_eq!(usage.data_bytes, 4000);
+    assert!(store.admit(10_000 - used).is_ok());
+    let refused = store.admit(10_001 - used).unwrap_err();
+    assert!(matches!(refused, StoreError::OverQuota { .. }), "{refused}");
+    disk.set_budget(5_100);
+    assert!(store.admit(100).is_ok());
+    let refused = store.admit(101).unwrap_err();
+    assert!(matches!(refused, StoreError::BelowReserve { .. }), "{refused}");
+    assert!(
+        refused.is_no_room() && refused.to_string().contains("work.reserve"),
+        "{refused}"
+    );
+    // What is under way goes on.
+    store
+        .append(key(1), vec![payload(bytes(1, 4000))], Sync::Synced)
+        .await
+        .unwrap();
     store.close().await;
 }
 
 #[tokio::test]
 async fn garbage_does_not_fill_a_small_store() {
-    let dir = tempfile::tempdir().unwrap();
-    let quota_bytes = 16 << 20;
-    let (store, _) = Store::open(dir.path(), StoreSettings::within(quota_bytes, 0)).unwrap();
+    let disk = Faulty::new();
+    let settings = StoreSettings::within(16 << 20, 0);
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), settings).unwrap();
     store
         .append(key(1), vec![record("stays")], Sync::Written)
         .await
@@ -64,6 +170,52 @@ async fn garbage_does_not_fill_a_small_store() {
         store.append(key(number), entries, Sync::Written).await.unwrap();
         store.remove(key(number)).await.unwrap();
         store.admit(0).unwrap();
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn appends_that_wait_together_are_synced_together() {
+    let disk = Faulty::new();
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+    store
+        .append(key(0), vec![record("first")], Sync::Synced)
+        .await
+        .unwrap();
+    disk.heal();
+    // All stand in the queue before the thread has written many of them: a batch takes what it finds.
+    let pending: Vec<_> = (1..=200)
+        .map(|number| store.enqueue(key(number), vec![record("x")], Sync::Synced))
+        .collect();
+    for pending in pending {
+        pending.await.unwrap();
+    }
+    let syncs = disk.count(Op::Sync);
+    assert!(syncs < 100, "{syncs} syncs for 200 appends");
+    assert_eq!(store.usage().appends, 201);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn what_nobody_asked_to_sync_is_synced_all_the_same() {
+    let disk = Faulty::new();
+    let settings = StoreSettings {
+        sync_after: std::time::Duration::from_millis(1),
+        ..small()
+    };
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), settings).unwrap();
+    store
+        .append(key(1), vec![record("x"), payload(bytes(1, 900))], Sync::Written)
+        .await
+        .unwrap();
+    loop {
+        let left = disk.crash(Crash::Synced);
+        let (found_store, found) = Store::open_with(Arc::new(left), small()).unwrap();
+        found_store.close().await;
+        if found.first().is_some_and(|found| found.payload_bytes == 900) {
+            break;
+        }
+        tokio::task::yield_now().await;
     }
     store.close().await;
 }

@@ -11,7 +11,7 @@ use super::kept::Tail;
 use crate::unit::report::WorkEvent;
 
 /// Events that a unit remembers for whoever asks; the first and the latest.
-const MAX_EVENTS: usize = 64;
+pub(super) const MAX_EVENTS: usize = 64;
 
 /// See the module.
 pub(super) struct Active {

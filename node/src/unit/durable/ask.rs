@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, SemaphorePermit, mpsc, watch};
 use workmesh_proto::record::Order;
 use workmesh_proto::unit::durable::OriginInput;
 use workmesh_proto::wire::codec;
@@ -23,6 +24,8 @@ use crate::store::{Key, Role, Stream};
 
 /// How long an executor may take to say that it has forgotten a unit.
 const RELEASE: Duration = Duration::from_secs(10);
+/// How long an executor may take to answer, once it has the whole question.
+const ANSWER: Duration = Duration::from_secs(15);
 /// Payload bytes read from the store at once.
 const PAYLOAD_BYTES: usize = 256 * 1024;
 
@@ -54,21 +57,43 @@ impl Ask {
 
     async fn converse(&mut self) -> OriginInput {
         let at = self.conversation;
-        let Pipe { sender, mut receiver } = match open(&self.work, &self.executor).await {
-            Ok(pipe) => pipe,
-            Err(error) => return OriginInput::Unreachable(at, error.to_string()),
+        let work = self.work.clone();
+        // Held until the executor has answered: what many units ask at once is asked in turn.
+        let Ok(turn) = work.questions.acquire().await else {
+            return OriginInput::Unreachable(at, "the node stops".to_owned());
         };
+        let opening = tokio::time::timeout(ANSWER, open(&work, &self.executor));
+        let Pipe { sender, mut receiver } = match opening.await {
+            Ok(Ok(pipe)) => pipe,
+            Ok(Err(error)) => return OriginInput::Unreachable(at, error.to_string()),
+            Err(_) => return OriginInput::Unreachable(at, self.silent()),
+        };
+        let silent = OriginInput::Broken(at, self.silent());
+        let asked = Notify::new();
         let told = self.told.clone();
-        let listening = listen(at, &mut receiver, &told);
-        tokio::pin!(listening);
+        let answered = Answered {
+            turn: Mutex::new(Some(turn)),
+        };
+        let listening = listen(at, &mut receiver, &told, &answered);
+        let late = answered.is_late(&asked);
+        let speaking = self.speak(sender, &asked);
+        tokio::pin!(listening, late, speaking);
         tokio::select! {
             last = &mut listening => last,
-            // A stream that takes no more has its reason on the other half.
-            _either = self.speak(sender) => listening.await,
+            () = &mut late => silent,
+            spoken = &mut speaking => match spoken {
+                Err(Spoken::Payload(why)) => OriginInput::Fault(at, Kind::Internal, why),
+                // A stream that takes no more has its reason on the other half.
+                Ok(()) | Err(Spoken::Stream) => listening.await,
+            },
         }
     }
 
-    async fn speak(&mut self, mut sender: PipeSender) -> Result<(), LinkError> {
+    fn silent(&self) -> String {
+        format!("{} did not answer within {} s", self.executor, ANSWER.as_secs())
+    }
+
+    async fn speak(&mut self, mut sender: PipeSender, asked: &Notify) -> Result<(), Spoken> {
         match &self.question {
             Question::Offer(offer) => {
                 sender.put(
@@ -88,15 +113,16 @@ impl Ask {
             ),
         }
         sender.flush().await?;
+        asked.notify_one();
         while self.stored.changed().await.is_ok() {
             let position = *self.stored.borrow_and_update();
             sender.put(FrameType::Ack, &Ack { position });
             sender.flush().await?;
         }
-        sender.finish().await
+        Ok(sender.finish().await?)
     }
 
-    async fn send_payload(&self, sender: &mut PipeSender) -> Result<(), LinkError> {
+    async fn send_payload(&self, sender: &mut PipeSender) -> Result<(), Spoken> {
         let key = Key {
             role: Role::Origin,
             unit: self.unit,
@@ -104,15 +130,53 @@ impl Ask {
         let mut offset = 0;
         while offset < self.order.payload_bytes {
             let read = self.work.store.read(key, Stream::Payload, offset, PAYLOAD_BYTES);
-            let data = read.await.map_err(|error| LinkError::Closed(error.to_string()))?;
+            let data = read.await.map_err(|error| Spoken::Payload(error.to_string()))?;
             if data.is_empty() {
-                return Err(LinkError::Closed("the kept payload is too short".to_owned()));
+                return Err(Spoken::Payload("the kept payload is too short".to_owned()));
             }
             offset += data.len() as u64;
             sender.put_payload(data);
             sender.flush().await?;
         }
         Ok(())
+    }
+}
+
+/// Why an origin can't go on speaking.
+enum Spoken {
+    /// The stream takes no more.
+    Stream,
+    /// The payload can't be read: no executor will ever get it.
+    Payload(String),
+}
+
+impl From<LinkError> for Spoken {
+    fn from(_: LinkError) -> Self {
+        Self::Stream
+    }
+}
+
+/// Whether the executor has answered; until then the conversation has its turn among all questions.
+struct Answered<'a> {
+    turn: Mutex<Option<SemaphorePermit<'a>>>,
+}
+
+impl Answered<'_> {
+    fn set(&self) {
+        drop(self.turn.lock().take());
+    }
+
+    fn is_set(&self) -> bool {
+        self.turn.lock().is_none()
+    }
+
+    /// Waits until the answer is late, for ever if it comes in time.
+    async fn is_late(&self, asked: &Notify) {
+        asked.notified().await;
+        tokio::time::sleep(ANSWER).await;
+        if self.is_set() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -127,9 +191,16 @@ async fn open(work: &Work, executor: &NodeId) -> Result<Pipe, SessionError> {
 }
 
 /// Passes on what the executor says; answers with its last word.
-async fn listen(at: u64, receiver: &mut PipeReceiver, told: &mpsc::Sender<OriginInput>) -> OriginInput {
+async fn listen(
+    at: u64,
+    receiver: &mut PipeReceiver,
+    told: &mpsc::Sender<OriginInput>,
+    answered: &Answered<'_>,
+) -> OriginInput {
     loop {
-        let input = match receiver.next().await {
+        let item = receiver.next().await;
+        answered.set();
+        let input = match item {
             Ok(Some(Item::Response { piece, .. })) => OriginInput::Piece(at, piece),
             Ok(Some(Item::Frame(frame))) => match read(at, &frame) {
                 Ok(Some(input)) => input,
@@ -192,6 +263,7 @@ pub(super) async fn release(
     outcome: Outcome,
 ) -> bool {
     let telling = async {
+        let _turn = work.questions.acquire().await.ok()?;
         let Pipe {
             mut sender,
             mut receiver,

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use workmesh_proto::unit::durable::ResponseCursor;
 use workmesh_proto::wire::durable::{Attach, Position, Unfinished};
 use workmesh_proto::wire::items::Piece;
-use workmesh_proto::wire::unit::{Eof, Kind};
+use workmesh_proto::wire::unit::Eof;
 use workmesh_proto::{NodeId, UnitId};
 
 use super::active::{Active, ActiveState};
@@ -26,6 +26,8 @@ pub(crate) enum AttachEvent {
     Piece(Piece),
     /// The one end. Nothing follows.
     Eof(Eof),
+    /// No more can be told now; the unit is not touched by it. Nothing follows, and the conversation ends without an end of the unit.
+    Broken(String),
     /// All there is so far was told, and nobody wants to wait. Nothing follows.
     Unfinished(Unfinished),
 }
@@ -109,7 +111,10 @@ impl Attachment {
             return None;
         }
         let event = self.next_event().await;
-        self.done = matches!(event, AttachEvent::Eof(_) | AttachEvent::Unfinished(_));
+        self.done = matches!(
+            event,
+            AttachEvent::Eof(_) | AttachEvent::Unfinished(_) | AttachEvent::Broken(_)
+        );
         Some(event)
     }
 
@@ -135,14 +140,14 @@ impl Attachment {
                 Ok(Some(piece)) => return AttachEvent::Piece(piece),
                 Ok(None) => {}
                 Err(error) => {
-                    return AttachEvent::Eof(Eof::without_responses(Kind::Internal, error.to_string()));
+                    return AttachEvent::Broken(error.to_string());
                 }
             }
             if let Some(eof) = seen.end {
                 return AttachEvent::Eof(eof);
             }
             let Source::Live(_, state) = &mut self.source else {
-                return AttachEvent::Eof(Eof::without_responses(Kind::Internal, "the unit has no end"));
+                return AttachEvent::Broken("the unit has no end".to_owned());
             };
             if !self.follow {
                 let state = state.borrow();
@@ -152,8 +157,7 @@ impl Attachment {
                 });
             }
             if state.changed().await.is_err() {
-                let message = "the node stops; the unit goes on when it is back";
-                return AttachEvent::Eof(Eof::without_responses(Kind::Draining, message));
+                return AttachEvent::Broken("the unit's task is gone".to_owned());
             }
         }
     }

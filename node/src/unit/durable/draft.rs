@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use twox_hash::xxhash3_64::Hasher;
@@ -13,11 +14,15 @@ use workmesh_proto::wire::unit::{Eof, Kind, Submit};
 use super::attach::Attachment;
 use super::drive::{key, store_fault};
 use super::now_ms;
-use super::work::{Entry as Known, Work};
+use super::work::{Entry as Known, NotTaken, Work};
 use crate::store::{Entry, Stream, Sync};
 
 /// A payload up to this size is stored together with the submission.
 const INLINE_BYTES: usize = 64 * 1024;
+
+/// How often, and how many times, a unit is looked at that another submission is storing.
+const STORING_LOOK: Duration = Duration::from_millis(50);
+const STORING_LOOKS: u32 = 200;
 
 /// See the module. Dropped before it is finished, it leaves nothing.
 pub(crate) struct Draft {
@@ -92,24 +97,24 @@ impl Draft {
     }
 
     /// The payload is complete: stores the unit. When this answers, the unit is on the disk.
-    pub(crate) async fn finish(mut self) -> Result<Attachment, Eof> {
+    pub(crate) async fn finish(mut self) -> Result<Attachment, NotTaken> {
         if self
             .submit
             .payload_bytes
             .is_some_and(|announced| self.bytes < announced)
         {
-            return Err(broken("shorter than announced"));
+            return Err(broken("shorter than announced").into());
         }
         let order = self.order();
         let unit = self.submit.unit;
-        if let Some(known) = self.known.take() {
-            return same_unit(&self.work, unit, known, &order);
+        if let Some(known) = self.known.clone() {
+            return Ok(same_unit(&self.work, unit, known, &order).await?);
         }
         self.finished = true;
         let payload = self.head.split().freeze();
         let stored = self.work.store_unit(unit, order, payload).await;
-        if stored.is_err() && self.stored > 0 {
-            discard(&self.work, unit);
+        if matches!(stored, Err(NotTaken::Refused(_))) {
+            self.finished = false;
         }
         Ok(Attachment::live(self.work.clone(), stored?))
     }
@@ -135,34 +140,47 @@ impl Drop for Draft {
         if self.finished || self.known.is_some() {
             return;
         }
-        self.work.drop_unstored(self.submit.unit);
-        if self.stored > 0 {
-            discard(&self.work, self.submit.unit);
+        let (work, unit) = (self.work.clone(), self.submit.unit);
+        if self.stored == 0 {
+            return work.drop_unstored(unit);
         }
+        // The place is given back after the payload is gone: another submission of the id is not to find it.
+        tokio::spawn(async move {
+            if let Err(error) = work.store.remove(key(unit)).await {
+                tracing::warn!(%unit, %error, "the payload of a unit that was given up can't be removed");
+            }
+            work.drop_unstored(unit);
+        });
     }
 }
 
-/// Removes the payload of a unit that was not stored.
-fn discard(work: &Arc<Work>, unit: UnitId) {
-    let work = work.clone();
-    tokio::spawn(async move {
-        if let Err(error) = work.store.remove(key(unit)).await {
-            tracing::warn!(%unit, %error, "the payload of a unit that was given up can't be removed");
-        }
-    });
-}
-
 /// The same id again: the same unit if the same is asked for.
-fn same_unit(work: &Arc<Work>, unit: UnitId, known: Known, order: &Order) -> Result<Attachment, Eof> {
+async fn same_unit(work: &Arc<Work>, unit: UnitId, known: Known, order: &Order) -> Result<Attachment, Eof> {
     let duplicate = || {
         let message = format!("unit {unit} is another one: choose another --id");
         Err(Eof::without_responses(Kind::Duplicate, message))
     };
-    match known {
-        Known::Storing => {
+    let mut known = known;
+    let mut looks = 0;
+    while let Known::Storing = known {
+        // Another submission of the same id is on its way to the disk.
+        looks += 1;
+        if looks > STORING_LOOKS {
             let message = format!("unit {unit} is being submitted by somebody else: try again");
-            Err(Eof::without_responses(Kind::Duplicate, message))
+            return Err(Eof::without_responses(Kind::Busy, message));
         }
+        tokio::time::sleep(STORING_LOOK).await;
+        known = match work.find(unit) {
+            Some(known) => known,
+            None => {
+                let message =
+                    format!("unit {unit} was being submitted by somebody else, and was refused: try again");
+                return Err(Eof::without_responses(Kind::Busy, message));
+            }
+        };
+    }
+    match known {
+        Known::Storing => duplicate(),
         Known::Active(active) => {
             let held = active.with_state(|state| state.history.order().identity());
             match held == order.identity() {

@@ -27,6 +27,8 @@ use crate::unit::report::WorkEvent;
 
 /// What the executor said that may wait for the unit's task.
 const WORDS: usize = 16;
+/// The longest sleep without a look at the clock.
+const CLOCK: Duration = Duration::from_secs(30);
 /// Nodes that are remembered because they have refused.
 const MAX_REFUSED: usize = 32;
 
@@ -61,6 +63,14 @@ struct Talk {
     _placed: Placed,
 }
 
+impl Talk {
+    /// Breaks the conversation off; its executor may have room for another unit.
+    fn end(self, work: &Work) {
+        drop(self);
+        work.room.notify_one();
+    }
+}
+
 impl Drop for Talk {
     fn drop(&mut self) {
         self.task.abort();
@@ -75,6 +85,7 @@ impl Drive {
         stream_bytes: u64,
     ) -> Self {
         let order = Arc::new(machine.history().order().clone());
+        let ended = machine.history().end().cloned();
         Self {
             work,
             active,
@@ -86,7 +97,7 @@ impl Drive {
             stream_bytes,
             talk: None,
             refused: Vec::new(),
-            ended: None,
+            ended,
             done: false,
         }
     }
@@ -117,6 +128,9 @@ impl Drive {
     async fn next_input(&mut self, reach: &mut watch::Receiver<u64>) -> OriginInput {
         let wake = self.machine.poll_timeout();
         let wants_pieces = self.machine.wants_pieces();
+        let waits = self.machine.phase() == OriginPhase::Waiting && self.talk.is_none();
+        // What waits tries again at its own time; a deadline is none to be late for.
+        let jitter = waits && wake != self.order.deadline_ms;
         let cancelled = self.active.is_cancelled() && self.machine.phase() != OriginPhase::Ended;
         if cancelled && self.stored.is_none() {
             return OriginInput::Cancel;
@@ -130,7 +144,8 @@ impl Drive {
             }
             Some(word) = next_word(&mut self.talk), if wants_pieces => word,
             Ok(()) = reach.changed() => OriginInput::MeshChanged,
-            () = until(wake) => OriginInput::Wake,
+            () = self.work.room.notified(), if waits => OriginInput::MeshChanged,
+            () = until(wake, jitter) => OriginInput::Wake,
         }
     }
 
@@ -177,7 +192,9 @@ impl Drive {
                     }
                 }
                 OriginEffect::Close(conversation) => {
-                    self.talk.take_if(|talk| talk.conversation == conversation);
+                    if let Some(talk) = self.talk.take_if(|talk| talk.conversation == conversation) {
+                        talk.end(&self.work);
+                    }
                 }
                 OriginEffect::Release {
                     executor,
@@ -195,6 +212,7 @@ impl Drive {
                     }));
                 }
                 OriginEffect::Stored => {
+                    self.work.stored(&self.active);
                     if let Some(stored) = self.stored.take() {
                         // A client that is gone does not need to hear it.
                         let _gone = stored.send(Ok(()));
@@ -287,7 +305,6 @@ impl Drive {
         if let Some(stored) = self.stored.take() {
             let _gone = stored.send(Err(Eof::without_responses(Kind::NoSpace, why)));
         }
-        self.work.drop_unstored(self.active.unit);
         self.done = true;
     }
 
@@ -322,11 +339,16 @@ async fn next_word(talk: &mut Option<Talk>) -> Option<OriginInput> {
     ))
 }
 
-async fn until(at_ms: Option<u64>) {
-    match at_ms {
-        Some(at) => tokio::time::sleep(Duration::from_millis(at.saturating_sub(now_ms()))).await,
-        None => std::future::pending().await,
+/// Waits until a time in milliseconds since 1970, looking at the clock now and then: it may be set.
+async fn until(at_ms: Option<u64>, jitter: bool) {
+    let Some(at) = at_ms else {
+        return std::future::pending().await;
+    };
+    let mut left = at.saturating_sub(now_ms());
+    if jitter {
+        left += rand::random_range(0..=left / 4);
     }
+    tokio::time::sleep(Duration::from_millis(left).min(CLOCK)).await;
 }
 
 pub(super) fn key(unit: UnitId) -> Key {

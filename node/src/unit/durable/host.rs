@@ -162,9 +162,18 @@ impl Host {
     /// Takes a unit that an earlier life has left.
     pub(super) fn take_over(&self, hosted: Hosted) {
         let (origin, offer) = hosted.with(|machine| (machine.origin().clone(), machine.offer()));
+        let hosted = Arc::new(hosted);
         self.table
             .lock()
-            .restore(hosted.unit, origin, offer, Arc::new(hosted));
+            .restore(hosted.unit, origin, offer, hosted.clone());
+        // That it ended with its node is stored when the store has room.
+        let (store, closing) = (self.store.clone(), self.closing.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = closing.cancelled() => {}
+                () = hosted.store_all(&store) => {}
+            }
+        });
     }
 
     fn all(&self) -> Vec<Arc<Hosted>> {

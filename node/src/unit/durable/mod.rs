@@ -19,16 +19,25 @@ mod retention;
 mod rows;
 mod work;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 pub(crate) use answer::Opening;
 pub(crate) use attach::{AttachEvent, Attachment};
 pub(crate) use host::Host;
 pub(crate) use recover::recover;
-pub(crate) use work::Work;
+pub(crate) use work::{NotTaken, Work};
 
-/// Milliseconds since 1970.
+/// Milliseconds since 1970, as the clock stood when it was first asked for: within a life of the node time goes on evenly, even if
+/// the clock is set.
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    static START: OnceLock<(Instant, u64)> = OnceLock::new();
+    let (start, start_ms) = START.get_or_init(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (
+            Instant::now(),
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+        )
+    });
+    start_ms.saturating_add(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX))
 }

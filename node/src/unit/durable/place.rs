@@ -43,14 +43,36 @@ fn named(units: &Units, node: &NodeId, directive: &Directive) -> Result<Candidat
             message: format!("no route to {node}; `node status` shows links and routes"),
         });
     }
+    // A node that drains has withdrawn its workers.
+    if member.workers().is_empty() && !member.is_leaf() {
+        return Err(busy(format!("{node} takes no units now")));
+    }
+    if placement::fullness(member, units.outstanding.on(node)).0 {
+        return Err(busy(format!(
+            "all slots of {node} are taken and its queue is full"
+        )));
+    }
     Ok(candidate(member, directive))
+}
+
+fn busy(message: String) -> NoPlace {
+    NoPlace {
+        kind: Kind::Busy,
+        message,
+    }
 }
 
 fn nearest(units: &Units, directive: &Directive, refused: &[NodeId]) -> Result<Candidate, NoPlace> {
     let view = units.mesh.view();
     let found = placement::candidates(&view, directive, &units.outstanding);
-    let fresh = found.iter().find(|found| !refused.contains(&found.node));
-    let member = fresh.or(found.first()).and_then(|found| view.member(&found.node));
+    if !found.is_empty() && found.iter().all(|found| found.full) {
+        return Err(busy(format!(
+            "all nodes that have the worker {directive} are full"
+        )));
+    }
+    let room = || found.iter().filter(|found| !found.full);
+    let fresh = room().find(|found| !refused.contains(&found.node));
+    let member = fresh.or(room().next()).and_then(|found| view.member(&found.node));
     match member {
         Some(member) => Ok(candidate(member, directive)),
         None => Err(NoPlace {

@@ -8,39 +8,49 @@ use workmesh_proto::unit::ResponseTally;
 use workmesh_proto::unit::durable::{DurableExecutor, DurableOrigin, OriginHistory, ResponseCount};
 
 use super::active::Active;
-use super::drive::event;
+use super::drive::{Drive, event};
 use super::host::Host;
 use super::hosted::Hosted;
 use super::now_ms;
 use super::rows::EndedUnit;
 use super::work::Work;
-use crate::store::{Found, Key, Role, Store, StoreError, Stream};
+use crate::store::{Found, Key, Role, Store, Stream};
 
 /// Bytes read from the store at once.
 const READ_BYTES: usize = 1024 * 1024;
 
 /// Takes over what is found. What can't be read costs its own unit: it is reported, and the rest goes on.
+///
+/// Executors' units come first: a unit whose origin and executor this node is finds itself.
 pub(crate) async fn recover(work: &Arc<Work>, host: &Arc<Host>, found: Vec<Found>) {
-    let (mut origins, mut executors) = (0u64, 0u64);
-    for found in found {
-        let key = found.key;
-        let taken = match key.role {
-            Role::Origin => {
-                origins += 1;
-                take_origin(work, found).await
-            }
-            Role::Executor => {
-                executors += 1;
-                take_executor(host, found).await
-            }
-        };
-        if let Err(why) = taken {
-            error!(unit = %key.unit, role = ?key.role, error = why, "a durable unit can't be recovered; it is set aside");
-            forget(&work.store, key).await;
+    let (executors, origins): (Vec<_>, Vec<_>) = found
+        .into_iter()
+        .partition(|found| found.key.role == Role::Executor);
+    if !origins.is_empty() || !executors.is_empty() {
+        info!(
+            origins = origins.len(),
+            executors = executors.len(),
+            "durable units found"
+        );
+    }
+    for found in executors {
+        let unit = found.key.unit;
+        if let Err(why) = take_executor(host, found).await {
+            error!(%unit, error = why, "what was kept of a unit that ran here can't be read; it stays in the store");
         }
     }
-    if origins + executors > 0 {
-        info!(origins, executors, "durable units recovered");
+    let mut drives = Vec::new();
+    for found in origins {
+        let unit = found.key.unit;
+        match take_origin(work, found).await {
+            Ok(drive) => drives.extend(drive),
+            Err(why) => {
+                error!(%unit, error = why, "what was kept of a durable unit can't be read; it stays in the store");
+            }
+        }
+    }
+    for drive in drives {
+        work.run(drive);
     }
 }
 
@@ -50,21 +60,23 @@ async fn forget(store: &Store, key: Key) {
     }
 }
 
-async fn take_origin(work: &Arc<Work>, found: Found) -> Result<(), String> {
+async fn take_origin(work: &Arc<Work>, found: Found) -> Result<Option<Drive>, String> {
     let unit = found.key.unit;
     if found.records.is_empty() && found.damage.is_none() {
         // A payload whose submission never came.
         forget(&work.store, found.key).await;
-        return Ok(());
+        return Ok(None);
     }
-    let (records, unread) = read_all::<OriginRecord>(&found);
+    let (records, mut unread) = read_all::<OriginRecord>(&found);
     let history = OriginHistory::fold(records.iter().cloned())
         .map_err(|fault| unread.clone().unwrap_or_else(|| fault.to_string()))?;
     let over = history.end().is_some();
-    let kept = match over {
-        true => ResponseTally::new(),
-        false => count(&work.store, &found).await?,
-    };
+    let mut kept = ResponseTally::new();
+    if !over {
+        let damage;
+        (kept, damage) = count(&work.store, &found).await;
+        unread = unread.or(damage);
+    }
     let settled = over && history.debts().next().is_none();
     let mut machine = DurableOrigin::recover(history, kept, work.timings(), now_ms());
     if let Some(why) = unread.filter(|_| !over) {
@@ -77,10 +89,14 @@ async fn take_origin(work: &Arc<Work>, found: Found) -> Result<(), String> {
         if let Some(ended) = EndedUnit::of(&active, &work.names) {
             work.take_ended(ended);
         }
-        return Ok(());
+        return Ok(None);
     }
-    work.take_over(unit, machine, found.response_bytes, &records);
-    Ok(())
+    Ok(Some(work.take_over(
+        unit,
+        machine,
+        found.response_bytes,
+        &records,
+    )))
 }
 
 async fn take_executor(host: &Arc<Host>, found: Found) -> Result<(), String> {
@@ -90,21 +106,13 @@ async fn take_executor(host: &Arc<Host>, found: Found) -> Result<(), String> {
         return Ok(());
     }
     let (records, unread) = read_all::<ExecutorRecord>(&found);
-    let ended = records.iter().any(|record| {
-        matches!(
-            record,
-            ExecutorRecord::Ended { .. } | ExecutorRecord::Returned { .. }
-        )
-    });
-    let kept = match ended {
-        true => ResponseTally::new(),
-        false => count(&host.store, &found).await?,
-    };
-    let machine = DurableExecutor::recover(records, kept, now_ms())
-        .ok_or_else(|| unread.unwrap_or_else(|| "its first record is missing".to_owned()))?;
-    let hosted = Hosted::new(unit, machine, found.response_bytes);
-    hosted.store_all(&host.store).await;
-    host.take_over(hosted);
+    let (kept, damage) = count(&host.store, &found).await;
+    let machine = DurableExecutor::recover(records, kept, now_ms()).ok_or_else(|| {
+        unread
+            .or(damage)
+            .unwrap_or_else(|| "its first record is missing".to_owned())
+    })?;
+    host.take_over(Hosted::new(unit, machine, found.response_bytes));
     Ok(())
 }
 
@@ -120,20 +128,27 @@ fn read_all<T: serde::de::DeserializeOwned>(found: &Found) -> (Vec<T>, Option<St
     (records, found.damage.clone())
 }
 
-/// Counts what is kept of the responses.
-async fn count(store: &Store, found: &Found) -> Result<ResponseTally, String> {
+/// Counts what is kept of the responses, as far as it can be read; and why it can't be read further.
+async fn count(store: &Store, found: &Found) -> (ResponseTally, Option<String>) {
     let mut count = ResponseCount::default();
     let mut offset = 0;
     while offset < found.response_bytes {
-        let read = store.read(found.key, Stream::Responses, offset, READ_BYTES);
-        let data = read.await.map_err(|error: StoreError| error.to_string())?;
-        if data.is_empty() {
-            break;
+        let read = store.read(found.key, Stream::Responses, offset, READ_BYTES).await;
+        let fed = match read {
+            Ok(data) if data.is_empty() => break,
+            Ok(data) => {
+                offset += data.len() as u64;
+                count.feed(data).map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(why) = fed {
+            return (count.so_far(), Some(why));
         }
-        offset += data.len() as u64;
-        count.feed(data).map_err(|error| error.to_string())?;
     }
-    count
-        .finish()
-        .ok_or_else(|| "its kept responses end within a frame".to_owned())
+    let so_far = count.so_far();
+    match count.finish() {
+        Some(tally) => (tally, None),
+        None => (so_far, Some("its kept responses end within a frame".to_owned())),
+    }
 }

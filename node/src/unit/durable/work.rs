@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
@@ -18,7 +19,7 @@ use workmesh_proto::unit::durable::{DurableOrigin, OriginTimings};
 use workmesh_proto::wire::query::{Fault, WorkFilter};
 use workmesh_proto::wire::unit::{Eof, Kind, Outcome};
 
-use super::active::Active;
+use super::active::{Active, MAX_EVENTS};
 use super::drive::{Drive, event, key};
 use super::host::Host;
 use super::place::place;
@@ -38,6 +39,10 @@ pub(crate) struct Work {
     pub(super) settings: WorkSettings,
     /// Counts the changes of who can be reached.
     pub(super) reach: watch::Sender<u64>,
+    /// Told when an executor may have room again; wakes one unit that waits.
+    pub(super) room: Notify,
+    /// Questions to executors that may be open at the same time without an answer.
+    pub(super) questions: Semaphore,
     table: Mutex<Table>,
     pub(super) names: Names,
     tasks: TaskTracker,
@@ -53,10 +58,25 @@ struct Table {
     failed: Shelf,
 }
 
+/// A submission that was not taken.
+#[derive(Debug)]
+pub(crate) enum NotTaken {
+    /// Nothing of it is left.
+    Refused(Eof),
+    /// The node stops, and can't say whether the unit is on the disk: if it is, it goes on at the next start.
+    Unknown,
+}
+
+impl From<Eof> for NotTaken {
+    fn from(eof: Eof) -> Self {
+        Self::Refused(eof)
+    }
+}
+
 /// A unit in the table.
 #[derive(Clone)]
 pub(super) enum Entry {
-    /// On its way to the disk for the first time.
+    /// On its way to the disk for the first time: nobody may rely on it.
     Storing,
     Active(Arc<Active>),
     Ended(Arc<EndedUnit>),
@@ -102,6 +122,8 @@ impl Work {
             store,
             settings,
             reach: watch::Sender::new(0),
+            room: Notify::new(),
+            questions: Semaphore::new(MAX_QUESTIONS),
             table: Mutex::default(),
             names: Names::default(),
             tasks: TaskTracker::new(),
@@ -165,48 +187,52 @@ impl Work {
         unit: UnitId,
         order: Order,
         payload: Bytes,
-    ) -> Result<Arc<Active>, Eof> {
+    ) -> Result<Arc<Active>, NotTaken> {
         let candidate = match place(&self.units, &order, &[]) {
             Ok(candidate) => Some(candidate),
+            // A node that is full or drains has the unit wait.
+            Err(none) if none.kind == Kind::Busy => None,
             Err(none) if none.kind == Kind::MalformedDirective || order.deadline_ms.is_none() => {
-                self.drop_unstored(unit);
-                return Err(Eof::without_responses(none.kind, none.message));
+                return Err(NotTaken::Refused(Eof::without_responses(none.kind, none.message)));
             }
             Err(_) => None,
         };
         let submitted_ms = order.submitted_ms;
         let machine = DurableOrigin::submit(order, candidate, self.timings(), submitted_ms);
         let active = Arc::new(Active::new(unit, &machine, 0, Vec::new()));
-        self.table
-            .lock()
-            .enter(unit, submitted_ms, Entry::Active(active.clone()));
         let (told, stored) = oneshot::channel();
-        self.spawn(Drive::new(self.clone(), active.clone(), machine, 0).submitting(payload, told));
+        self.run(Drive::new(self.clone(), active.clone(), machine, 0).submitting(payload, told));
         match stored.await {
             Ok(Ok(())) => Ok(active),
-            Ok(Err(eof)) => Err(eof),
-            Err(_) => Err(Eof::without_responses(
-                Kind::Draining,
-                "the node stops: submit again when it is back",
-            )),
+            Ok(Err(eof)) => Err(NotTaken::Refused(eof)),
+            Err(_) => Err(NotTaken::Unknown),
         }
     }
 
-    /// Takes a unit that an earlier life of the node has left.
+    /// A unit has come to the disk: from here on it is found.
+    pub(super) fn stored(&self, active: &Arc<Active>) {
+        let submitted_ms = active.with_state(|state| state.history.order().submitted_ms);
+        self.table
+            .lock()
+            .enter(active.unit, submitted_ms, Entry::Active(active.clone()));
+    }
+
+    /// Takes a unit that an earlier life of the node has left. Its task is run by [`run`](Self::run).
     pub(super) fn take_over(
         self: &Arc<Self>,
         unit: UnitId,
         machine: DurableOrigin,
         stream_bytes: u64,
         records: &[OriginRecord],
-    ) {
+    ) -> Drive {
         let submitted_ms = machine.history().order().submitted_ms;
-        let events = records.iter().filter_map(event).collect();
+        let first = records.len().saturating_sub(MAX_EVENTS);
+        let events = records[first..].iter().filter_map(event).collect();
         let active = Arc::new(Active::new(unit, &machine, stream_bytes, events));
         self.table
             .lock()
             .enter(unit, submitted_ms, Entry::Active(active.clone()));
-        self.spawn(Drive::new(self.clone(), active, machine, stream_bytes));
+        Drive::new(self.clone(), active, machine, stream_bytes)
     }
 
     /// Takes a unit that has ended for all concerned.
@@ -214,7 +240,8 @@ impl Work {
         self.table.lock().end(ended);
     }
 
-    fn spawn(&self, drive: Drive) {
+    /// Runs a unit's task, until the unit has ended for all concerned or the node stops.
+    pub(super) fn run(&self, drive: Drive) {
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             let drive = Box::pin(drive.run());
@@ -248,30 +275,39 @@ impl Work {
         }
     }
 
-    /// The units that fit the filter, newest first.
-    pub(crate) fn list(&self, filter: &WorkFilter) -> Vec<WorkReport> {
+    /// Where a listing that goes on after this unit begins; `None`: the unit is not here.
+    pub(crate) fn place_of(&self, unit: UnitId) -> Option<(u64, UnitId)> {
         let table = self.table.lock();
-        let until = filter.after.and_then(|after| {
-            let submitted = match table.units.get(&after)? {
-                Entry::Active(active) => active.with_state(|state| state.history.order().submitted_ms),
-                Entry::Ended(ended) => ended.submitted_ms,
-                Entry::Storing => return None,
-            };
-            Some((submitted, after))
-        });
-        let since = filter.since_ms.map(|age| super::now_ms().saturating_sub(age));
-        let limit = filter.limit.map_or(usize::MAX, |limit| limit as usize);
-        let newest_first: Box<dyn Iterator<Item = _>> = match until {
-            Some(until) => Box::new(table.by_time.range(..until).rev()),
-            None => Box::new(table.by_time.iter().rev()),
+        let submitted = match table.units.get(&unit)? {
+            Entry::Active(active) => active.with_state(|state| state.history.order().submitted_ms),
+            Entry::Ended(ended) => ended.submitted_ms,
+            Entry::Storing => return None,
         };
-        newest_first
-            .map(|(place, ())| *place)
-            .take_while(|(submitted, _)| since.is_none_or(|since| *submitted >= since))
-            .filter_map(|(_, unit)| table.units.get(&unit))
-            .filter_map(|entry| wants(filter, entry))
-            .take(limit)
-            .collect()
+        Some((submitted, unit))
+    }
+
+    /// Units that fit the filter, newest first, from before `place` on, as many as can be looked at in a moment; and where to go on, if there
+    /// are more. The filter's own limit and place are the caller's affair.
+    pub(crate) fn list(
+        &self,
+        filter: &WorkFilter,
+        place: Option<(u64, UnitId)>,
+    ) -> (Vec<WorkReport>, Option<(u64, UnitId)>) {
+        let table = self.table.lock();
+        let since = filter.since_ms.map(|age| super::now_ms().saturating_sub(age));
+        let end = place.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut looked = table.by_time.range((Bound::Unbounded, end)).rev();
+        let (mut rows, mut last) = (Vec::new(), None);
+        for (place, ()) in looked.by_ref().take(LOOK_ROWS) {
+            if since.is_some_and(|since| place.0 < since) {
+                return (rows, None);
+            }
+            last = Some(*place);
+            let entry = table.units.get(&place.1);
+            rows.extend(entry.and_then(|entry| wants(filter, entry)));
+        }
+        let more = looked.next().is_some();
+        (rows, last.filter(|_| more))
     }
 
     /// One unit, with what happened to it.
@@ -308,6 +344,11 @@ impl Work {
         older_than_ms: Option<u64>,
     ) -> ReleaseReport {
         let mut report = ReleaseReport::default();
+        for unit in &units {
+            if let Some(Entry::Active(active)) = self.find(*unit) {
+                active.cancel();
+            }
+        }
         for unit in units {
             match self.cancel(unit).await {
                 Ok(row) if row.state == "ended" && self.forget(unit).await => report.released += 1,
@@ -339,6 +380,7 @@ impl Work {
         let old = |(unit, entry): (&UnitId, &Entry)| {
             let ended = match entry {
                 Entry::Ended(ended) => Some(ended.ended_ms),
+                Entry::Active(active) if active.is_forgotten() => None,
                 Entry::Active(active) => active.with_state(|state| state.history.ended_ms()),
                 Entry::Storing => None,
             };
@@ -416,6 +458,11 @@ fn digest(view: &View) -> u64 {
     }
     hasher.finish()
 }
+
+/// Offers, resumptions and releases that may be under way without an answer.
+const MAX_QUESTIONS: usize = 512;
+/// Rows that are looked at without giving way to others.
+const LOOK_ROWS: usize = 1000;
 
 /// How long a cancellation waits for its end to be on the disk.
 const CANCEL: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::frames::{ResponseFrames, position};
-use crate::id::{Incarnation, NodeId};
+use crate::id::NodeId;
 use crate::record::ExecutorRecord;
 use crate::unit::tally::ResponseTally;
 use crate::wire::durable::{Offer, Position};
@@ -46,17 +46,6 @@ pub enum ExecutorEffect {
     Forget,
 }
 
-/// The answer to an origin that asks for a unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ResumeAnswer {
-    /// It is here: what follows the origin's position is sent.
-    Here,
-    /// It is not, and never was: it will be refused if it still comes.
-    Never(String),
-    /// It is not known to this life; it may have run in an earlier one.
-    Lost(String),
-}
-
 /// One durable unit at its executor.
 #[derive(Debug)]
 pub struct DurableExecutor {
@@ -92,8 +81,8 @@ impl DurableExecutor {
         }
     }
 
-    /// A unit as the journal of an earlier life tells of it, at `now_ms`, with what was counted of the responses that are kept. One that may
-    /// have run and has no end gets one. `None`: the records are not those of a unit.
+    /// A unit as the journal of an earlier life tells of it, at `now_ms`, with what was counted of the responses that are kept; for one that
+    /// has its end they need not be counted. One that may have run and has no end gets one. `None`: the records are not those of a unit.
     pub fn recover(
         records: impl IntoIterator<Item = ExecutorRecord>,
         kept: ResponseTally,
@@ -111,7 +100,11 @@ impl DurableExecutor {
                 break;
             }
             match record {
-                ExecutorRecord::Taken { .. } => {}
+                // The offer before was not taken in the end: nothing of it was run.
+                ExecutorRecord::Taken { origin, offer, .. } => {
+                    (unit.origin, unit.offer) = (origin, offer);
+                    unit.phase = ExecutorPhase::Taken;
+                }
                 ExecutorRecord::Started {} => unit.phase = ExecutorPhase::Started,
                 ExecutorRecord::Ended { eof, at_ms } => {
                     unit.phase = ExecutorPhase::Ended;
@@ -125,8 +118,9 @@ impl DurableExecutor {
                 }
             }
         }
-        // An end that tells of other responses than those that are kept is none.
-        if unit.end.as_ref().is_some_and(|eof| !unit.has_sent(eof)) {
+        // An end that tells of other responses than those that are kept is none; the origin finds out if they were not counted.
+        let counted = unit.tally.responses() > 0;
+        if counted && unit.end.as_ref().is_some_and(|eof| !unit.has_sent(eof)) {
             unit.end = None;
             unit.phase = ExecutorPhase::Started;
         }
@@ -311,11 +305,192 @@ impl DurableExecutor {
     }
 }
 
-/// What a node that has no unit of an id answers an origin that asks for it under `offer`. The offer is to be refused from here on.
-pub fn answer_unknown(offer: Offer, life: Incarnation) -> ResumeAnswer {
-    if offer.life == life {
-        ResumeAnswer::Never("the executor has not taken the unit".to_owned())
-    } else {
-        ResumeAnswer::Lost("the executor has restarted, and nothing is left of the unit there".to_owned())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Incarnation;
+
+    const OFFER: Offer = Offer {
+        number: 1,
+        life: Incarnation(7),
+    };
+
+    fn effects(unit: &mut DurableExecutor) -> Vec<ExecutorEffect> {
+        std::iter::from_fn(|| unit.poll_effect()).collect()
+    }
+
+    fn taken() -> (DurableExecutor, Vec<ExecutorRecord>) {
+        let mut unit = DurableExecutor::offered(NodeId::parse("O").unwrap(), OFFER);
+        unit.take("echo:bytes", 1);
+        let records = match &effects(&mut unit)[..] {
+            [
+                ExecutorEffect::Append { records, .. },
+                ExecutorEffect::Run,
+                ExecutorEffect::Accept,
+            ] => records.clone(),
+            other => panic!("{other:?}"),
+        };
+        (unit, records)
+    }
+
+    fn tally(pieces: &[&[u8]]) -> ResponseTally {
+        let mut tally = ResponseTally::new();
+        for data in pieces {
+            tally.add(data, true);
+        }
+        tally
+    }
+
+    /// Carries out appends, and answers with what they add up to.
+    fn append(unit: &mut DurableExecutor, records: &mut Vec<ExecutorRecord>) -> usize {
+        let mut bytes = 0;
+        for effect in effects(unit) {
+            if let ExecutorEffect::Append { records: new, data } = effect {
+                records.extend(new);
+                bytes += data.len();
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_unit_is_on_the_disk_before_it_runs_and_is_accepted() {
+        let (unit, records) = taken();
+        assert_eq!(unit.phase(), ExecutorPhase::Taken);
+        assert!(matches!(
+            records[..],
+            [ExecutorRecord::Taken { offer: OFFER, .. }]
+        ));
+    }
+
+    #[test]
+    fn nothing_runs_before_it_is_taken_or_after_it_is_over() {
+        let mut unit = DurableExecutor::offered(NodeId::parse("O").unwrap(), OFFER);
+        assert!(!unit.handle_started());
+        let (mut unit, _) = taken();
+        assert!(unit.give_back("shuts down", 2));
+        assert!(!unit.handle_started());
+        assert_eq!(unit.returned(), Some("shuts down"));
+        let (mut unit, _) = taken();
+        unit.handle_end(Eof::without_responses(Kind::Cancelled, ""), 2);
+        assert!(!unit.handle_started());
+        let (mut unit, _) = taken();
+        assert!(unit.handle_started());
+        assert!(!unit.give_back("shuts down", 2));
+    }
+
+    #[test]
+    fn an_end_counts_what_was_sent_and_nothing_follows_it() {
+        let (mut unit, mut records) = taken();
+        unit.handle_started();
+        unit.handle_piece(b"ab", true);
+        unit.handle_piece(b"", true);
+        unit.handle_end(Eof::without_responses(Kind::Ok, ""), 2);
+        assert!(append(&mut unit, &mut records) > 0);
+        let eof = unit.end_of().unwrap().clone();
+        assert_eq!(
+            (eof.responses, eof.bytes, eof.digest),
+            (2, 2, tally(&[b"ab", b""]).digest())
+        );
+        unit.handle_piece(b"late", true);
+        unit.flush();
+        unit.handle_end(Eof::without_responses(Kind::Panic, ""), 3);
+        assert_eq!((effects(&mut unit), unit.end_of()), (vec![], Some(&eof)));
+    }
+
+    #[test]
+    fn what_nobody_wants_any_more_keeps_nothing_more() {
+        let (mut unit, _) = taken();
+        unit.handle_started();
+        assert!(!unit.handle_release(0));
+        effects(&mut unit);
+        assert!(unit.handle_release(1) && unit.handle_release(1));
+        assert_eq!(effects(&mut unit), [ExecutorEffect::Stop, ExecutorEffect::Forget]);
+        unit.handle_piece(b"late", true);
+        unit.flush();
+        unit.handle_end(Eof::without_responses(Kind::Ok, ""), 3);
+        assert!(!unit.handle_started() && !unit.give_back("late", 3));
+        assert_eq!(effects(&mut unit), []);
+    }
+
+    #[test]
+    fn an_acknowledgement_never_counts_more_than_was_sent() {
+        let (mut unit, _) = taken();
+        unit.handle_piece(b"abcd", true);
+        unit.handle_ack(Position {
+            responses: 0,
+            bytes: 3,
+        });
+        assert_eq!(unit.unacknowledged(), 1);
+        unit.handle_ack(Position {
+            responses: 0,
+            bytes: 1,
+        });
+        assert_eq!(unit.unacknowledged(), 1);
+        unit.handle_ack(Position {
+            responses: 9,
+            bytes: 9,
+        });
+        assert_eq!((unit.unacknowledged(), unit.position().bytes), (0, 4));
+    }
+
+    #[test]
+    fn after_a_restart_a_unit_without_an_end_is_lost_with_what_it_sent() {
+        let (mut unit, mut records) = taken();
+        let restarted = DurableExecutor::recover(records.clone(), ResponseTally::new(), 9).unwrap();
+        assert_eq!(restarted.end_of().map(|eof| eof.kind), Some(Kind::NodeLost));
+        unit.handle_started();
+        unit.handle_piece(b"ab", true);
+        unit.flush();
+        append(&mut unit, &mut records);
+        let mut restarted = DurableExecutor::recover(records.clone(), tally(&[b"ab"]), 9).unwrap();
+        let eof = restarted.end_of().unwrap().clone();
+        assert_eq!(
+            (eof.kind, eof.outcome, eof.responses),
+            (Kind::NodeLost, eof.kind.outcome(), 1)
+        );
+        append(&mut restarted, &mut records);
+        let again = DurableExecutor::recover(records, tally(&[b"ab"]), 99).unwrap();
+        assert_eq!(again.end_of(), Some(&eof));
+    }
+
+    #[test]
+    fn after_a_restart_an_end_stays_if_all_that_it_counts_was_kept() {
+        let (mut unit, mut records) = taken();
+        unit.handle_started();
+        unit.handle_piece(b"ab", true);
+        unit.handle_end(Eof::without_responses(Kind::Ok, ""), 2);
+        append(&mut unit, &mut records);
+        let whole = DurableExecutor::recover(records.clone(), tally(&[b"ab"]), 9).unwrap();
+        assert_eq!(whole.end_of(), unit.end_of());
+        let uncounted = DurableExecutor::recover(records.clone(), ResponseTally::new(), 9).unwrap();
+        assert_eq!(uncounted.end_of(), unit.end_of());
+        let damaged = DurableExecutor::recover(records, tally(&[b"aX"]), 9).unwrap();
+        assert_eq!(damaged.end_of().map(|eof| eof.kind), Some(Kind::NodeLost));
+    }
+
+    #[test]
+    fn after_a_restart_the_latest_offer_that_was_taken_counts() {
+        let (_, mut records) = taken();
+        let later = Offer { number: 2, ..OFFER };
+        let mut unit = DurableExecutor::offered(NodeId::parse("O").unwrap(), later);
+        unit.take("echo:bytes", 2);
+        append(&mut unit, &mut records);
+        let restarted = DurableExecutor::recover(records, ResponseTally::new(), 9).unwrap();
+        assert_eq!(restarted.offer(), later);
+    }
+
+    #[test]
+    fn after_a_restart_what_was_given_back_is_so_still() {
+        let (mut unit, mut records) = taken();
+        assert!(unit.give_back("shuts down", 2));
+        append(&mut unit, &mut records);
+        let mut restarted = DurableExecutor::recover(records, ResponseTally::new(), 9).unwrap();
+        assert_eq!(
+            (restarted.phase(), restarted.returned()),
+            (ExecutorPhase::Returned, Some("shuts down"))
+        );
+        assert_eq!(effects(&mut restarted), []);
+        assert!(DurableExecutor::recover([ExecutorRecord::Started {}], ResponseTally::new(), 9).is_none());
     }
 }

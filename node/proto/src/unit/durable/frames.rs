@@ -179,6 +179,11 @@ impl ResponseCount {
         Ok(())
     }
 
+    /// What was counted so far.
+    pub fn so_far(&self) -> ResponseTally {
+        self.tally.clone()
+    }
+
     /// What was counted; `None` if the stream ends within a frame: it is damaged.
     pub fn finish(self) -> Option<ResponseTally> {
         self.reader.is_empty().then_some(self.tally)

@@ -161,3 +161,133 @@ impl OriginHistory {
         self.owed.iter().cloned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::Incarnation;
+    use crate::wire::unit::Kind;
+
+    fn order() -> OriginRecord {
+        OriginRecord::Submitted(Box::new(Order {
+            directive: "echo:bytes".into(),
+            to: None,
+            params: Default::default(),
+            payload_bytes: 0,
+            payload_digest: 0,
+            submitted_ms: 1000,
+            deadline_ms: None,
+            trace: None,
+            idempotent: false,
+        }))
+    }
+
+    fn node(number: u32) -> NodeId {
+        NodeId::parse(&format!("E{number}")).unwrap()
+    }
+
+    fn offered(executor: u32, number: u32) -> OriginRecord {
+        OriginRecord::Offered {
+            executor: node(executor),
+            offer: Offer {
+                number,
+                life: Incarnation(7),
+            },
+            idempotent: number % 2 == 1,
+            at_ms: 0,
+        }
+    }
+
+    fn ended(kind: Kind) -> OriginRecord {
+        OriginRecord::Ended {
+            eof: Eof::without_responses(kind, ""),
+            at_ms: 5,
+        }
+    }
+
+    fn withdrawn() -> OriginRecord {
+        OriginRecord::Withdrawn {
+            reason: String::new(),
+            at_ms: 0,
+        }
+    }
+
+    fn given_up() -> OriginRecord {
+        OriginRecord::GivenUp {
+            reason: String::new(),
+            at_ms: 0,
+        }
+    }
+
+    fn any_record() -> impl Strategy<Value = OriginRecord> {
+        prop_oneof![
+            Just(order()),
+            (0..3u32, prop_oneof![0..5u32, Just(u32::MAX)]).prop_map(|(e, number)| offered(e, number)),
+            Just(OriginRecord::Accepted { at_ms: 1 }),
+            Just(OriginRecord::Started { at_ms: 1 }),
+            Just(withdrawn()),
+            Just(given_up()),
+            prop_oneof![Just(Kind::Ok), Just(Kind::Cancelled)].prop_map(ended),
+            (0..3u32).prop_map(|e| OriginRecord::Released { executor: node(e) }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn adding_up_is_the_same_as_adding_one_by_one(records in prop::collection::vec(any_record(), 0..20), cut in 0..20usize) {
+            let mut all = vec![order()];
+            all.extend(records);
+            let folded = OriginHistory::fold(all.clone()).unwrap();
+            let cut = cut.clamp(1, all.len());
+            let mut applied = OriginHistory::fold(all[..cut].to_vec()).unwrap();
+            all[cut..].iter().for_each(|record| applied.apply(record));
+            prop_assert_eq!(&folded, &applied);
+            let first_end = all.iter().find_map(|record| match record {
+                OriginRecord::Ended { eof, .. } => Some(eof),
+                _ => None,
+            });
+            prop_assert_eq!(folded.end(), first_end);
+            let mut owed: Vec<_> = folded.debts().map(|(executor, _)| executor).collect();
+            owed.sort();
+            owed.dedup();
+            prop_assert_eq!(owed.len(), folded.debts().count());
+        }
+    }
+
+    fn debts(records: &[OriginRecord]) -> Vec<(NodeId, u32)> {
+        let all = std::iter::once(order()).chain(records.iter().cloned());
+        OriginHistory::fold(all).unwrap().debts().collect()
+    }
+
+    #[test]
+    fn records_without_a_submission_are_no_unit() {
+        assert_eq!(OriginHistory::fold([]), Err(RecordFault::NoSubmission));
+        assert_eq!(
+            OriginHistory::fold([offered(1, 1), order()]),
+            Err(RecordFault::NoSubmission)
+        );
+    }
+
+    #[test]
+    fn whoever_may_hold_something_is_owed_a_word() {
+        let accepted = OriginRecord::Accepted { at_ms: 1 };
+        assert_eq!(debts(&[offered(1, 1), withdrawn()]), []);
+        assert_eq!(debts(&[offered(1, 1), accepted, withdrawn()]), [(node(1), 1)]);
+        assert_eq!(debts(&[offered(1, 1), given_up()]), [(node(1), 1)]);
+        assert_eq!(debts(&[offered(1, 1), offered(2, 2)]), [(node(1), 1)]);
+        let back = [offered(1, 1), given_up(), offered(1, 2), ended(Kind::Ok)];
+        assert_eq!(debts(&back), [(node(1), 2)]);
+        let released = OriginRecord::Released { executor: node(1) };
+        assert_eq!(debts(&[&back[..], &[released]].concat()), []);
+    }
+
+    #[test]
+    fn after_the_end_nothing_changes() {
+        let records = [ended(Kind::Ok), ended(Kind::Cancelled), offered(1, 1)];
+        let history = OriginHistory::fold(std::iter::once(order()).chain(records)).unwrap();
+        assert_eq!(history.end().map(|eof| eof.kind), Some(Kind::Ok));
+        assert_eq!((history.offered(), history.attempts()), (None, 0));
+    }
+}

@@ -3,6 +3,7 @@
 //!
 //! The origin decides how the unit ended; the executor keeps what the worker sent until the origin has it.
 
+mod debts;
 mod executor;
 mod frames;
 mod history;
@@ -10,10 +11,12 @@ mod offers;
 mod origin;
 mod rerun;
 mod table;
+mod words;
 
-pub use executor::{DurableExecutor, ExecutorEffect, ExecutorPhase, ResumeAnswer, answer_unknown};
+pub use executor::{DurableExecutor, ExecutorEffect, ExecutorPhase};
 pub use frames::{ResponseCount, ResponseCursor, ResponseFrames, position};
 pub use history::{OriginHistory, RecordFault};
 pub use offers::Backoff;
-pub use origin::{Candidate, DurableOrigin, OriginEffect, OriginInput, OriginPhase, OriginTimings};
+pub use origin::DurableOrigin;
 pub use table::{Denial, ExecutorTable, ReleaseAnswer, Resumed, TableLimits};
+pub use words::{Candidate, OriginEffect, OriginInput, OriginPhase, OriginTimings};

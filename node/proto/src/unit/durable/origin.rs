@@ -7,11 +7,13 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::debts::Debts;
 use super::frames::{ResponseFrames, position};
 use super::history::OriginHistory;
 use super::offers::Backoff;
 use super::rerun::{Compared, Rerun};
-use crate::id::{Incarnation, NodeId};
+use super::words::{Candidate, OriginEffect, OriginInput, OriginPhase, OriginTimings};
+use crate::id::NodeId;
 use crate::record::{Order, OriginRecord};
 use crate::unit::tally::ResponseTally;
 use crate::wire::durable::{Offer, Position};
@@ -22,165 +24,6 @@ use crate::wire::unit::{Eof, Kind, Outcome};
 const MAX_ATTEMPTS: u32 = 5;
 /// Frames that may wait for the journal, in bytes; beyond it no pieces are wanted.
 const MAX_PENDING_BYTES: usize = 1024 * 1024;
-/// A second run's bytes that are kept already are acknowledged in steps of so many.
-const KNOWN_BYTES: u64 = 64 * 1024;
-
-/// How patient an origin is, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OriginTimings {
-    /// The first wait after a failure; doubled by each further one.
-    pub retry_least_ms: u64,
-    /// The longest wait between attempts.
-    pub retry_most_ms: u64,
-    /// An idempotent unit whose executor is out of reach for longer is offered to another one.
-    pub give_up_ms: u64,
-    /// A unit whose executor is out of reach for longer is lost.
-    pub lost_ms: u64,
-}
-
-impl Default for OriginTimings {
-    fn default() -> Self {
-        Self {
-            retry_least_ms: 100,
-            retry_most_ms: 5000,
-            give_up_ms: 15_000,
-            lost_ms: 24 * 3600 * 1000,
-        }
-    }
-}
-
-/// A node that may run the unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// Which node.
-    pub executor: NodeId,
-    /// Its present life.
-    pub life: Incarnation,
-    /// Its worker is declared idempotent.
-    pub idempotent: bool,
-}
-
-/// What has happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OriginInput {
-    /// The append of this number is on the disk.
-    Stored(u64),
-    /// It is not, and counts for nothing.
-    NotStored(u64, String),
-    /// An executor was found.
-    Found(Candidate),
-    /// None was found.
-    NotFound(String),
-    /// The conversation could not be opened: the executor has seen nothing of it.
-    Unreachable(u64, String),
-    /// The executor has the unit.
-    Accepted(u64),
-    /// It does not take the unit, or does not know it.
-    Refused(u64, Kind, String),
-    /// The function has begun.
-    Started(u64),
-    /// The next bytes of a response.
-    Piece(u64, Piece),
-    /// The executor's end.
-    Eof(u64, Eof),
-    /// The executor gives the unit back, unstarted.
-    Returned(u64, String),
-    /// The conversation broke.
-    Broken(u64, String),
-    /// The executor broke the protocol.
-    Fault(u64, Kind, String),
-    /// The executor knows that offers up to this one are over.
-    Released(NodeId, u32),
-    /// It could not be told.
-    NotReleased(NodeId, u32),
-    /// The submitter, or another one who may, wants it to end.
-    Cancel,
-    /// Time has passed, or the mesh has changed: what waits may be tried again.
-    Wake,
-    /// The mesh has changed: what waits is to be tried at once.
-    MeshChanged,
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OriginEffect {
-    /// Append to the journal, and answer with `Stored` or `NotStored`. Records and data are one append.
-    Append {
-        /// To be named in the answer.
-        number: u64,
-        /// Records, in order.
-        records: Vec<OriginRecord>,
-        /// `Response` frames.
-        data: Bytes,
-        /// It has to be on the disk; otherwise soon is early enough.
-        sync: bool,
-    },
-    /// Look for an executor, and answer with `Found` or `NotFound`.
-    Place,
-    /// Open a conversation, and submit.
-    Offer {
-        /// Its number.
-        conversation: u64,
-        /// With whom.
-        executor: NodeId,
-        /// Which offer.
-        offer: Offer,
-    },
-    /// Open a conversation, and resume.
-    Resume {
-        /// Its number.
-        conversation: u64,
-        /// With whom.
-        executor: NodeId,
-        /// The offer that may have been taken.
-        offer: Offer,
-        /// What is here.
-        position: Position,
-    },
-    /// Tell the executor what is on the disk.
-    Ack {
-        /// In which conversation.
-        conversation: u64,
-        /// Up to where.
-        position: Position,
-    },
-    /// The conversation is over: break it off if it still goes on.
-    Close(u64),
-    /// Tell an executor that the unit has ended, and answer with `Released` or `NotReleased`.
-    Release {
-        /// Whom.
-        executor: NodeId,
-        /// Offers up to this one.
-        number: u32,
-        /// How it ended.
-        outcome: Outcome,
-    },
-    /// The unit is on the disk: its submitter may be told.
-    Stored,
-    /// It could not be stored: its submitter is told, and nothing is left.
-    NotStored(String),
-    /// More of the responses can be read, or the state is another.
-    Changed,
-    /// The end is on the disk. The last effect but releases.
-    Ended(Eof),
-    /// All executors know of the end. The last effect of all.
-    Done,
-}
-
-/// Where the unit is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OriginPhase {
-    /// Not on the disk yet.
-    Storing,
-    /// No executor has it.
-    Waiting,
-    /// An executor has it, or may have it.
-    Accepted,
-    /// Its function has begun.
-    Running,
-    /// It has its end.
-    Ended,
-}
 
 /// What the unit is doing about an executor.
 #[derive(Debug)]
@@ -209,18 +52,6 @@ enum Step {
     Gone,
 }
 
-/// An executor that has to be told of the end.
-#[derive(Debug)]
-struct Debt {
-    executor: NodeId,
-    number: u32,
-    /// Is being told; else is told at that time.
-    at: Option<u64>,
-    /// Not before this append is on the disk.
-    after: Option<u64>,
-    backoff: Backoff,
-}
-
 /// One durable unit at its origin.
 #[derive(Debug)]
 pub struct DurableOrigin {
@@ -242,15 +73,17 @@ pub struct DurableOrigin {
     rerun: Option<Rerun>,
     frames: ResponseFrames,
     /// The append of frames that is under way, what it held and where it led.
-    append: Option<(u64, Bytes, Position)>,
+    append: Option<(u64, Bytes, ResponseTally)>,
     /// Not before this time: the journal has just failed.
     append_at: Option<u64>,
     stored: Position,
+    /// Counts and digest of what is on the disk.
+    kept: ResponseTally,
     /// What was acknowledged in this conversation.
     acked: Position,
     /// The executor's end, once all that came before it is here.
     eof: Option<Eof>,
-    debts: Vec<Debt>,
+    debts: Debts,
     /// Somebody wants it to end.
     cancelled: bool,
     next_append: u64,
@@ -276,9 +109,8 @@ impl DurableOrigin {
     /// A unit as a journal tells of it, with what was counted of the responses that are kept. Waking it lets it go on.
     pub fn recover(history: OriginHistory, kept: ResponseTally, timings: OriginTimings, now: u64) -> Self {
         let mut unit = Self::at_rest(history, kept, timings, now);
-        let debts: Vec<_> = unit.history.debts().collect();
-        for (executor, number) in debts {
-            unit.owe(executor, number, None);
+        for (executor, number) in unit.history.debts() {
+            unit.debts.owe(executor, number, now, None);
         }
         unit.stored = position(&unit.tally);
         unit.step = if unit.history.end().is_some() {
@@ -307,6 +139,8 @@ impl DurableOrigin {
             reason: String::new(),
             backoff: Backoff::new(timings.retry_least_ms, timings.retry_most_ms),
             apart_since: None,
+            stored: position(&tally),
+            kept: tally.clone(),
             accepted_ms: now,
             hasty: false,
             accepting: None,
@@ -315,10 +149,9 @@ impl DurableOrigin {
             frames: ResponseFrames::default(),
             append: None,
             append_at: None,
-            stored: Position::default(),
             acked: Position::default(),
             eof: None,
-            debts: Vec::new(),
+            debts: Debts::new(timings),
             cancelled: false,
             next_append: 1,
             next_conversation: 1,
@@ -373,8 +206,7 @@ impl DurableOrigin {
             _ => None,
         };
         let deadline = self.history.order().deadline_ms.filter(|_| self.may_end());
-        let debts = self.debts.iter().filter(|debt| debt.after.is_none());
-        let debts = debts.filter_map(|debt| debt.at).min().filter(|_| self.may_tell());
+        let debts = self.debts.next_at().filter(|_| self.may_tell());
         [step, deadline, debts, self.append_at]
             .into_iter()
             .flatten()
@@ -395,10 +227,15 @@ impl DurableOrigin {
         match input {
             OriginInput::Stored(number) => self.on_stored(number),
             OriginInput::NotStored(number, why) => self.on_not_stored(number, why),
+            OriginInput::Closed(number, why) => self.on_closed(number, why),
             OriginInput::Found(candidate) => self.on_found(candidate),
             OriginInput::NotFound(why) => self.on_not_found(why),
             OriginInput::Released(executor, number) => self.on_released(&executor, number),
-            OriginInput::NotReleased(executor, number) => self.on_not_released(&executor, number),
+            OriginInput::NotReleased(executor, number) => {
+                if !self.debts.defer(&executor, number, now) {
+                    self.on_released(&executor, number);
+                }
+            }
             OriginInput::Cancel => self.cancel(),
             OriginInput::Wake => {}
             OriginInput::MeshChanged => self.hurry(),
@@ -479,9 +316,7 @@ impl DurableOrigin {
         if let Step::Waiting { at } | Step::Apart { at } | Step::EndLater { at, .. } = &mut self.step {
             *at = latest.min(*at);
         }
-        for at in self.debts.iter_mut().filter_map(|debt| debt.at.as_mut()) {
-            *at = latest.min(*at);
-        }
+        self.debts.at_latest(latest);
         self.append_at = self.append_at.map(|at| latest.min(at));
         self.apart_since = self.apart_since.map(|since| now.min(since));
         self.accepted_ms = now.min(self.accepted_ms);
@@ -493,9 +328,7 @@ impl DurableOrigin {
         if let Step::Waiting { at } | Step::Apart { at } = &mut self.step {
             *at = now;
         }
-        for debt in &mut self.debts {
-            debt.at = debt.at.map(|_| now);
-        }
+        self.debts.at_latest(now);
     }
 
     fn wait(&mut self, why: String) {
@@ -705,12 +538,7 @@ impl DurableOrigin {
         let compared = self.rerun.as_mut().map(|rerun| rerun.compare(piece, &self.tally));
         match compared {
             None => self.keep(piece),
-            Some(Compared::Known) => {
-                let seen = self.rerun.as_ref().map_or(0, |rerun| rerun.seen().bytes());
-                if seen - self.acked.bytes.min(seen) >= KNOWN_BYTES {
-                    self.acknowledge();
-                }
-            }
+            Some(Compared::Known) => self.acknowledge(),
             Some(Compared::CaughtUp(new)) => {
                 self.rerun = None;
                 self.acknowledge();
@@ -764,7 +592,7 @@ impl DurableOrigin {
         let append = self.come_to_nothing(accepted, why, true);
         // The executor keeps the unit until it is told.
         if let Some((executor, offer)) = given_back {
-            self.owe(executor, offer.number, Some(append));
+            self.debts.owe(executor, offer.number, self.now, Some(append));
         }
     }
 
@@ -833,7 +661,7 @@ impl DurableOrigin {
         self.history.apply(&record);
         let append = self.append(vec![record], Bytes::new(), true);
         if let Some((executor, offer)) = given_up {
-            self.owe(executor, offer.number, Some(append));
+            self.debts.owe(executor, offer.number, self.now, Some(append));
         }
         self.rerun_if_kept();
         self.wait(why);
@@ -880,7 +708,7 @@ impl DurableOrigin {
             self.withdraw("the unit ended before it was offered".to_owned());
         }
         if let Some((executor, offer)) = self.history.offered().cloned() {
-            self.owe(executor, offer.number, None);
+            self.debts.owe(executor, offer.number, self.now, None);
         }
         self.store_end(eof);
     }
@@ -898,19 +726,8 @@ impl DurableOrigin {
             at_ms: self.now,
         };
         let append = self.append(vec![record], data.clone(), true);
-        self.append = Some((append, data, position(&self.tally)));
+        self.append = Some((append, data, self.tally.clone()));
         self.step = Step::Ending { append, eof };
-    }
-
-    fn owe(&mut self, executor: NodeId, number: u32, after: Option<u64>) {
-        self.debts.retain(|debt| debt.executor != executor);
-        self.debts.push(Debt {
-            executor,
-            number,
-            at: Some(self.now),
-            after,
-            backoff: Backoff::new(self.timings.retry_least_ms, self.timings.retry_most_ms),
-        });
     }
 
     /// An end that is not on the disk yet is told to nobody.
@@ -923,39 +740,21 @@ impl DurableOrigin {
 
     fn tell_debts(&mut self) {
         let outcome = self.history.end().map_or(Outcome::Lost, |eof| eof.outcome);
-        // Who has been given up may be offered the unit again: it is told first.
-        for debt in self
-            .debts
-            .iter_mut()
-            .filter(|debt| debt.after.is_none() && debt.at.is_some_and(|at| at <= self.now))
-        {
-            debt.at = None;
+        for (executor, number) in self.debts.due(self.now) {
             self.effects.push_back(OriginEffect::Release {
-                executor: debt.executor.clone(),
-                number: debt.number,
+                executor,
+                number,
                 outcome,
             });
         }
     }
 
     fn on_released(&mut self, executor: &NodeId, number: u32) {
-        let before = self.debts.len();
-        self.debts
-            .retain(|debt| debt.executor != *executor || debt.number > number);
-        if self.debts.len() == before {
-            return;
-        }
-        self.note(OriginRecord::Released {
-            executor: executor.clone(),
-        });
-        self.done_if_told();
-    }
-
-    fn on_not_released(&mut self, executor: &NodeId, number: u32) {
-        let now = self.now;
-        let told = |debt: &&mut Debt| (&debt.executor, debt.number) == (executor, number);
-        if let Some(debt) = self.debts.iter_mut().find(told) {
-            debt.at = Some(now + debt.backoff.fail());
+        if self.debts.settle(executor, number) {
+            self.note(OriginRecord::Released {
+                executor: executor.clone(),
+            });
+            self.done_if_told();
         }
     }
 
@@ -996,19 +795,18 @@ impl DurableOrigin {
         }
         let data = self.frames.take();
         let number = self.append(Vec::new(), data.clone(), true);
-        self.append = Some((number, data, position(&self.tally)));
+        self.append = Some((number, data, self.tally.clone()));
     }
 
     fn on_stored(&mut self, number: u64) {
-        if let Some((_, _, position)) = self.append.take_if(|(append, ..)| *append == number) {
-            self.stored = position;
+        if let Some((_, _, tally)) = self.append.take_if(|(append, ..)| *append == number) {
+            self.stored = position(&tally);
+            self.kept = tally;
             self.effects.push_back(OriginEffect::Changed);
             self.acknowledge();
         }
         self.accepting.take_if(|append| *append == number);
-        for debt in &mut self.debts {
-            debt.after.take_if(|append| *append == number);
-        }
+        self.debts.on_append(number, None);
         match &self.step {
             Step::Storing => {
                 self.effects.push_back(OriginEffect::Stored);
@@ -1044,6 +842,22 @@ impl DurableOrigin {
         }
     }
 
+    /// What came and is not on the disk is lost: the unit ends with what is.
+    fn on_closed(&mut self, number: u64, why: String) {
+        if self.append.take_if(|(append, ..)| *append == number).is_none() {
+            return self.on_not_stored(number, why);
+        }
+        self.frames = ResponseFrames::default();
+        self.tally = self.kept.clone();
+        self.eof = None;
+        if matches!(self.step, Step::Ending { .. }) {
+            self.step = Step::Waiting { at: self.now };
+        }
+        if self.may_end() {
+            self.end(Kind::Internal, why);
+        }
+    }
+
     fn on_not_stored(&mut self, number: u64, why: String) {
         let retry = self.now + self.timings.retry_most_ms.min(1000);
         let data = self.append.take_if(|(append, ..)| *append == number);
@@ -1051,11 +865,7 @@ impl DurableOrigin {
             self.frames.put_back(data);
             self.append_at = Some(retry);
         }
-        for debt in &mut self.debts {
-            if debt.after.take_if(|append| *append == number).is_some() {
-                debt.at = Some(retry);
-            }
-        }
+        self.debts.on_append(number, Some(retry));
         match &self.step {
             Step::Storing => {
                 self.step = Step::Gone;

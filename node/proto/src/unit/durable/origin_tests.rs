@@ -3,12 +3,14 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::Incarnation;
 
 const TIMINGS: OriginTimings = OriginTimings {
     retry_least_ms: 100,
     retry_most_ms: 5000,
     give_up_ms: 15_000,
     lost_ms: 60_000,
+    owe_ms: u64::MAX,
 };
 
 fn order(deadline_ms: Option<u64>, idempotent: bool) -> Order {
@@ -259,5 +261,63 @@ fn what_does_not_fit_what_came_is_no_success() {
         seen.iter()
             .any(|e| matches!(e, OriginEffect::Append { records, .. }
         if matches!(&records[..], [OriginRecord::Ended { eof, .. }] if eof.kind == Kind::Protocol)))
+    );
+}
+
+#[test]
+fn an_executor_that_is_gone_for_good_is_told_of_the_end_for_a_while_only() {
+    let mut unit = DurableOrigin::submit(
+        order(None, false),
+        Some(candidate()),
+        OriginTimings {
+            owe_ms: 500,
+            ..TIMINGS
+        },
+        1000,
+    );
+    unit.handle(OriginInput::Stored(1), 1000);
+    unit.handle(OriginInput::Accepted(1), 1000);
+    unit.handle(OriginInput::Cancel, 1001);
+    let seen = effects(&mut unit);
+    let (number, ..) = seen
+        .iter()
+        .rev()
+        .find_map(|e| match e {
+            OriginEffect::Append {
+                number, sync: true, ..
+            } => Some((*number, ())),
+            _ => None,
+        })
+        .unwrap();
+    unit.handle(OriginInput::Stored(number), 1002);
+    unit.handle(OriginInput::NotReleased(candidate().executor, 1), 1400);
+    assert!(!effects(&mut unit).contains(&OriginEffect::Done));
+    unit.handle(OriginInput::Wake, 1500);
+    unit.handle(OriginInput::NotReleased(candidate().executor, 1), 1501);
+    assert!(effects(&mut unit).contains(&OriginEffect::Done));
+}
+
+#[test]
+fn a_unit_whose_responses_can_not_be_stored_any_more_ends_with_those_that_are() {
+    let mut unit = following(order(None, false));
+    unit.handle(OriginInput::Piece(1, piece(1, "ab", true)), 1001);
+    let seen = effects(&mut unit);
+    let (number, ..) = append_of(&seen);
+    unit.handle(OriginInput::Stored(number), 1002);
+    unit.handle(OriginInput::Piece(1, piece(2, "cd", true)), 1003);
+    let seen = effects(&mut unit);
+    let (number, ..) = append_of(&seen);
+    unit.handle(OriginInput::Closed(number, "the file is closed".into()), 1004);
+    let seen = effects(&mut unit);
+    let (number, records, data) = append_of(&seen);
+    assert!(
+        matches!(records, [OriginRecord::Ended { eof, .. }] if eof.kind == Kind::Internal && (eof.responses, eof.bytes) == (1, 2))
+    );
+    assert!(data.is_empty());
+    unit.handle(OriginInput::Stored(number), 1005);
+    assert!(
+        effects(&mut unit)
+            .iter()
+            .any(|e| matches!(e, OriginEffect::Ended(_)))
     );
 }

@@ -415,6 +415,12 @@ mod tests {
             Kind::NoSuchUnit
         );
         assert_eq!(table.release(unit(1), &origin, 1, 0), ReleaseAnswer::Nothing);
+        for late in [1, 2] {
+            assert_eq!(
+                kind(table.submit(unit(1), &origin, offer(late), || "late")),
+                Kind::Duplicate
+            );
+        }
         assert!(table.take(unit(1), offer(2)).is_ok());
         assert_eq!(
             kind(table.submit(unit(1), &origin, offer(3), || "three")),

@@ -1,0 +1,381 @@
+//! A disk in memory that fails when it is told to, and that can be cut off from power. For tests.
+//!
+//! It keeps what was written apart from what was synced: contents by file, names by folder. A sync that fails leaves what it
+//! should have written for ever out of the synced content, as Linux does: a later sync of the same file succeeds, and says nothing.
+
+use std::collections::BTreeMap;
+use std::fs::TryLockError;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::files::{Files, Listed, OpenFile};
+
+/// What can be told to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Op {
+    Write,
+    Sync,
+    SyncDir,
+    Create,
+    Open,
+    Rename,
+    Remove,
+    Truncate,
+    Read,
+}
+
+/// How an operation fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The `nth` operation of this sort from here on, counted from 0, and so many after it.
+    Fail { op: Op, nth: usize, times: usize },
+    /// The `nth` operation of any sort that changes something, and so many after it.
+    FailAny { nth: usize, times: usize },
+    /// Of the `nth` operation that changes something half is done, if it is a write; the next write fails.
+    Halve { nth: usize },
+}
+
+/// What is left after the power is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Crash {
+    /// Everything that was written: only the process died.
+    Written,
+    /// What was synced, and nothing else.
+    Synced,
+}
+
+#[derive(Clone, Default)]
+struct Content {
+    written: Vec<u8>,
+    synced: Vec<u8>,
+    /// Bytes from here on were in a sync that failed, and are not synced by another one.
+    dropped: Option<usize>,
+}
+
+type Inode = Arc<Mutex<Content>>;
+
+#[derive(Default)]
+struct World {
+    names: BTreeMap<String, Inode>,
+    synced_names: BTreeMap<String, Inode>,
+    faults: Vec<Fault>,
+    ops: Vec<Op>,
+    /// Bytes that may still be written.
+    budget: Option<u64>,
+    /// Whether what a failed sync dropped can't be read any more either.
+    forgetful: bool,
+}
+
+/// The disk; clones are the same one.
+#[derive(Clone, Default)]
+pub(super) struct Faulty {
+    world: Arc<Mutex<World>>,
+}
+
+impl Faulty {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets operations fail from here on; what was told before is forgotten.
+    pub(super) fn fault(&self, fault: Fault) {
+        let mut world = self.world.lock();
+        world.faults = vec![fault];
+        world.ops.clear();
+    }
+
+    /// Nothing fails from here on.
+    pub(super) fn heal(&self) {
+        let mut world = self.world.lock();
+        world.faults.clear();
+        world.budget = None;
+        world.ops.clear();
+    }
+
+    /// Lets only so many bytes more be written.
+    pub(super) fn set_budget(&self, bytes: u64) {
+        self.world.lock().budget = Some(bytes);
+    }
+
+    /// What a failed sync drops can't be read any more.
+    pub(super) fn set_forgetful(&self) {
+        self.world.lock().forgetful = true;
+    }
+
+    /// Operations of this sort since the last [`fault`](Self::fault) or [`heal`](Self::heal).
+    pub(super) fn count(&self, op: Op) -> usize {
+        self.world.lock().ops.iter().filter(|done| **done == op).count()
+    }
+
+    /// Operations that change something, since then.
+    pub(super) fn changes(&self) -> usize {
+        self.world.lock().ops.iter().filter(|op| op.changes()).count()
+    }
+
+    /// Another disk, with what is left of this one after a crash.
+    pub(super) fn crash(&self, crash: Crash) -> Self {
+        let world = self.world.lock();
+        let names = match crash {
+            Crash::Written => &world.names,
+            Crash::Synced => &world.synced_names,
+        };
+        let left = |(name, inode): (&String, &Inode)| {
+            let content = inode.lock();
+            let bytes = match crash {
+                Crash::Written => content.written.clone(),
+                Crash::Synced => content.synced.clone(),
+            };
+            (name.clone(), content_of(bytes))
+        };
+        let names: BTreeMap<_, _> = names.iter().map(left).collect();
+        let world = World {
+            synced_names: names.clone(),
+            names,
+            ..World::default()
+        };
+        Self {
+            world: Arc::new(Mutex::new(world)),
+        }
+    }
+
+    /// Names and lengths of a folder's files.
+    pub(super) fn files(&self, dir: &str) -> Vec<(String, usize)> {
+        let prefix = format!("{dir}/");
+        let world = self.world.lock();
+        let inside = world.names.iter().filter(|(name, _)| name.starts_with(&prefix));
+        inside
+            .map(|(name, inode)| (name.clone(), inode.lock().written.len()))
+            .collect()
+    }
+
+    /// A file's bytes.
+    pub(super) fn content(&self, name: &str) -> Vec<u8> {
+        self.world.lock().names[name].lock().written.clone()
+    }
+
+    /// Puts other bytes in a file, synced.
+    pub(super) fn set_content(&self, name: &str, bytes: Vec<u8>) {
+        let mut world = self.world.lock();
+        let inode = content_of(bytes);
+        world.names.insert(name.to_owned(), Arc::clone(&inode));
+        world.synced_names.insert(name.to_owned(), inode);
+    }
+}
+
+fn content_of(bytes: Vec<u8>) -> Inode {
+    Arc::new(Mutex::new(Content {
+        synced: bytes.clone(),
+        written: bytes,
+        dropped: None,
+    }))
+}
+
+impl Op {
+    fn changes(self) -> bool {
+        !matches!(self, Self::Open | Self::Read)
+    }
+}
+
+impl World {
+    /// Counts an operation and answers with how it fails, if it does: the share of a write that is done all the same.
+    fn step(&mut self, op: Op) -> Result<(), usize> {
+        let same = |wanted: Op| self.ops.iter().filter(|done| **done == wanted).count();
+        let changes = self.ops.iter().filter(|op| op.changes()).count();
+        let fails = self.faults.iter().find_map(|fault| match *fault {
+            Fault::Fail {
+                op: wanted,
+                nth,
+                times,
+            } => (op == wanted && (nth..nth + times).contains(&same(op))).then_some(0),
+            Fault::FailAny { nth, times } => {
+                (op.changes() && (nth..nth + times).contains(&changes)).then_some(0)
+            }
+            Fault::Halve { nth } if changes == nth => op.changes().then_some(2),
+            Fault::Halve { nth } => (op == Op::Write && changes == nth + 1).then_some(0),
+        });
+        self.ops.push(op);
+        fails.map_or(Ok(()), Err)
+    }
+
+    fn check(&mut self, op: Op) -> io::Result<()> {
+        self.step(op).map_err(|_| io::Error::other("told to fail"))
+    }
+
+    fn find(&self, name: &str) -> io::Result<Inode> {
+        self.names
+            .get(name)
+            .cloned()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Files for Faulty {
+    fn root(&self) -> &Path {
+        Path::new("store")
+    }
+
+    fn make_dir(&self, _name: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn lock(&self, _name: &str) -> Result<Box<dyn Send>, TryLockError> {
+        Ok(Box::new(()))
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<Listed>> {
+        let strip = |name: String| name[dir.len() + 1..].to_owned();
+        let listed = |(name, bytes)| Listed {
+            name: strip(name),
+            bytes: bytes as u64,
+        };
+        Ok(self.files(dir).into_iter().map(listed).collect())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn OpenFile>> {
+        let mut world = self.world.lock();
+        world.check(Op::Create)?;
+        if world.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if world.budget == Some(0) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let inode = Inode::default();
+        world.names.insert(name.to_owned(), Arc::clone(&inode));
+        let world = Arc::clone(&self.world);
+        Ok(Arc::new(FaultyFile { world, inode }))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn OpenFile>> {
+        let mut world = self.world.lock();
+        world.check(Op::Open)?;
+        let inode = world.find(name)?;
+        let world = Arc::clone(&self.world);
+        Ok(Arc::new(FaultyFile { world, inode }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut world = self.world.lock();
+        world.check(Op::Rename)?;
+        let inode = world.find(from)?;
+        world.names.remove(from);
+        world.names.insert(to.to_owned(), inode);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut world = self.world.lock();
+        world.check(Op::Remove)?;
+        let inode = world.find(name)?;
+        world.names.remove(name);
+        let freed = inode.lock().written.len() as u64;
+        world.budget = world.budget.map(|budget| budget + freed);
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        let mut world = self.world.lock();
+        world.check(Op::SyncDir)?;
+        let parent = |name: &str| name.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
+        world.synced_names.retain(|name, _| parent(name) != dir);
+        let inside: Vec<_> = world
+            .names
+            .iter()
+            .filter(|(name, _)| parent(name) == dir)
+            .map(|(name, inode)| (name.clone(), Arc::clone(inode)))
+            .collect();
+        world.synced_names.extend(inside);
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(self.world.lock().budget.unwrap_or(u64::MAX))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+}
+
+struct FaultyFile {
+    world: Arc<Mutex<World>>,
+    inode: Inode,
+}
+
+impl OpenFile for FaultyFile {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.world.lock().check(Op::Read)?;
+        let content = self.inode.lock();
+        let rest = content.written.get(offset as usize..).unwrap_or_default();
+        // At most so many in one go, so that whoever reads has to ask again.
+        let count = rest.len().min(into.len()).min(50_000);
+        into[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        let mut world = self.world.lock();
+        let share = world.step(Op::Write);
+        let mut content = self.inode.lock();
+        let offset = offset as usize;
+        let mut count = match share {
+            Ok(()) => bytes.len().min(30_000),
+            Err(0) => return Err(io::Error::other("told to fail")),
+            Err(share) => bytes.len() / share,
+        };
+        if let Some(budget) = world.budget {
+            let grows = (offset + count).saturating_sub(content.written.len()) as u64;
+            count -= grows.saturating_sub(budget) as usize;
+            let grows = (offset + count).saturating_sub(content.written.len()) as u64;
+            world.budget = Some(budget - grows);
+            if count == 0 && !bytes.is_empty() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        }
+        let end = offset + count;
+        if content.written.len() < end {
+            content.written.resize(end, 0);
+        }
+        content.written[offset..end].copy_from_slice(&bytes[..count]);
+        if share.is_err() && count == 0 {
+            return Err(io::Error::other("told to fail"));
+        }
+        Ok(count)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut world = self.world.lock();
+        let mut content = self.inode.lock();
+        if world.step(Op::Sync).is_err() {
+            let from = content.synced.len().min(content.written.len());
+            content.dropped = Some(content.dropped.map_or(from, |dropped| dropped.min(from)));
+            if world.forgetful {
+                content.written.truncate(from);
+            }
+            return Err(io::Error::other("told to fail"));
+        }
+        let end = content.dropped.unwrap_or(usize::MAX).min(content.written.len());
+        content.synced = content.written[..end].to_vec();
+        Ok(())
+    }
+
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        let mut world = self.world.lock();
+        world.check(Op::Truncate)?;
+        let mut content = self.inode.lock();
+        let freed = (content.written.len() as u64).saturating_sub(length);
+        content.written.resize(length as usize, 0);
+        if content.dropped.is_some_and(|dropped| dropped as u64 >= length) {
+            content.dropped = None;
+        }
+        world.budget = world.budget.map(|budget| budget + freed);
+        Ok(())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.inode.lock().written.len() as u64)
+    }
+}

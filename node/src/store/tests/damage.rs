@@ -1,0 +1,242 @@
+//! Torn ends and damaged bytes: the store opens, and what is lost is the damaged units' own, and said.
+
+use super::faulty::{Crash, Faulty};
+use super::*;
+
+const LOG_FILE: &str = "log/0000000001.log";
+
+/// A store of four units, in one segment; the last record is that of unit 9.
+async fn four_units() -> Faulty {
+    let disk = Faulty::new();
+    let (store, _) = open_on(&disk);
+    for number in [1, 2, 3] {
+        for part in 0..3 {
+            let entries = vec![record(&format!("{number}.{part}")), payload(bytes(part, 20))];
+            store.append(key(number), entries, Sync::Synced).await.unwrap();
+        }
+    }
+    store
+        .append(key(9), vec![record("last")], Sync::Synced)
+        .await
+        .unwrap();
+    store.close().await;
+    disk
+}
+
+fn open_on(disk: &Faulty) -> (Store, Vec<Found>) {
+    let settings = StoreSettings {
+        segment_bytes: 64 << 10,
+        ..small()
+    };
+    Store::open_with(Arc::new(disk.clone()), settings).unwrap()
+}
+
+/// Where the records of the segment begin, and where the last one ends.
+fn bounds(content: &[u8]) -> Vec<usize> {
+    let mark = &content[..8];
+    let marks = (8..content.len()).filter(|at| content[*at..].starts_with(mark));
+    marks.chain([content.len()]).collect()
+}
+
+fn texts(found: &Found) -> Vec<String> {
+    let text = |record: &Bytes| String::from_utf8(record.to_vec()).unwrap();
+    found.records.iter().map(text).collect()
+}
+
+#[tokio::test]
+async fn a_torn_last_record_is_cut_off_wherever_it_ends() {
+    let disk = four_units().await;
+    let content = disk.content(LOG_FILE);
+    let bounds = bounds(&content);
+    let last = bounds[bounds.len() - 2];
+    for end in last..content.len() {
+        for zeros in [0, 5000] {
+            let disk = disk.crash(Crash::Written);
+            let mut torn = content[..end].to_vec();
+            // Some file systems grow a file before its content is there.
+            if end == last {
+                torn.resize(end + zeros, 0);
+            }
+            disk.set_content(LOG_FILE, torn);
+            let (store, found) = open_on(&disk);
+            assert_eq!(found.len(), 3, "cut at {end}");
+            assert!(found.iter().all(|found| found.damage.is_none()), "{found:?}");
+            assert_eq!(store.usage().damaged, 0);
+            assert_eq!(disk.content(LOG_FILE).len(), last);
+            store
+                .append(key(9), vec![record("again")], Sync::Synced)
+                .await
+                .unwrap();
+            store.close().await;
+            let (store, found) = open_on(&disk);
+            assert_eq!(texts(&found[3]), ["again"]);
+            store.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_byte_costs_only_the_unit_that_it_hits() {
+    let disk = four_units().await;
+    let content = disk.content(LOG_FILE);
+    let bounds = bounds(&content);
+    let (_, whole) = open_on(&disk);
+    for (at, range) in bounds.windows(2).enumerate() {
+        let hit = [1, 1, 1, 2, 2, 2, 3, 3, 3, 9][at];
+        for place in range[0]..range[1] {
+            let disk = disk.crash(Crash::Written);
+            let mut bad = content.clone();
+            bad[place] ^= 0x24;
+            disk.set_content(LOG_FILE, bad);
+            let (store, found) = open_on(&disk);
+            for unit in &whole {
+                let now = found.iter().find(|found| found.key == unit.key);
+                if unit.key == key(hit) {
+                    let header_of_an_only_record = hit == 9 && place < range[0] + 88;
+                    assert!(
+                        header_of_an_only_record || now.is_some_and(|now| now.damage.is_some()),
+                        "byte {place} of record {at}: {now:?}"
+                    );
+                } else {
+                    assert_eq!(now, Some(unit), "byte {place} of record {at}");
+                }
+            }
+            assert!(found.len() <= whole.len(), "byte {place}: {found:?}");
+            let usage = store.usage();
+            assert!(usage.damaged > 0, "byte {place} of record {at}");
+            assert_eq!(disk.files("damaged").len() as u64, usage.damaged);
+            store.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn damage_is_still_known_when_the_segment_is_gone() {
+    let disk = four_units().await;
+    let mut content = disk.content(LOG_FILE);
+    let bounds = bounds(&content);
+    content[bounds[2] + 95] ^= 1;
+    disk.set_content(LOG_FILE, content);
+    let (store, found) = open_on(&disk);
+    assert_eq!(texts(&found[0]), ["1.0", "1.1"]);
+    assert!(found[0].damage.is_some());
+    assert_eq!(found[0].payload_bytes, 40);
+    // What follows in the stream would not follow what was there; records still may.
+    let more = store.append(key(1), vec![record("end")], Sync::Synced).await;
+    more.unwrap();
+    store.close().await;
+    // Small segments: the first one is compacted, for its garbage.
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+    for number in 20..60 {
+        store
+            .append(key(number), vec![record(&"x".repeat(400))], Sync::Synced)
+            .await
+            .unwrap();
+        store.remove(key(number)).await.unwrap();
+    }
+    store.close().await;
+    assert!(
+        disk.files("log").iter().all(|(name, _)| name != LOG_FILE),
+        "{:?}",
+        disk.files("log")
+    );
+    let (store, found) = open_on(&disk);
+    assert_eq!(texts(&found[0]), ["1.0", "1.1", "end"]);
+    assert!(found[0].damage.is_some(), "{:?}", found[0]);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_lost_middle_is_found_by_what_follows() {
+    let disk = four_units().await;
+    let content = disk.content(LOG_FILE);
+    let bounds = bounds(&content);
+    let mut bad = content.clone();
+    // The second record of unit 2, all of it.
+    bad[bounds[4]..bounds[5]].fill(0);
+    disk.set_content(LOG_FILE, bad);
+    let (store, found) = open_on(&disk);
+    assert_eq!(texts(&found[1]), ["2.0", "2.2"]);
+    assert!(found[1].damage.is_some());
+    assert_eq!(found[1].payload_bytes, 20, "only what is in front of the hole");
+    assert_eq!(stream(&store, key(2), Stream::Payload).await, bytes(0, 20));
+    assert!(found[0].damage.is_none() && found[2].damage.is_none() && found[3].damage.is_none());
+    let more = store
+        .append(key(2), vec![payload(bytes(1, 5))], Sync::Synced)
+        .await;
+    assert!(matches!(more, Err(StoreError::Io { .. })), "{more:?}");
+    let more = store.append(key(2), vec![record("end")], Sync::Synced).await;
+    more.unwrap();
+    store.close().await;
+}
+
+#[tokio::test]
+async fn bytes_that_look_like_a_record_are_not_taken_for_one() {
+    let disk = Faulty::new();
+    let (store, _) = open_on(&disk);
+    store
+        .append(key(1), vec![record("true")], Sync::Synced)
+        .await
+        .unwrap();
+    store.close().await;
+    // A record of another store, within a payload whose own record is damaged.
+    let other = Faulty::new();
+    let (store, _) = open_on(&other);
+    store
+        .append(key(7), vec![record("forged")], Sync::Synced)
+        .await
+        .unwrap();
+    store.close().await;
+    let forged = other.content(LOG_FILE)[24..].to_vec();
+    let (store, _) = open_on(&disk);
+    store
+        .append(key(2), vec![payload(Bytes::from(forged))], Sync::Synced)
+        .await
+        .unwrap();
+    store
+        .append(key(3), vec![record("after")], Sync::Synced)
+        .await
+        .unwrap();
+    store.close().await;
+    let mut content = disk.content(LOG_FILE);
+    let bounds = bounds(&content);
+    content[bounds[1] + 20] ^= 0xff;
+    disk.set_content(LOG_FILE, content);
+    let (store, found) = open_on(&disk);
+    let keys: Vec<_> = found.iter().map(|found| found.key).collect();
+    assert!(!keys.contains(&key(7)), "{found:?}");
+    assert!(keys.contains(&key(1)) && keys.contains(&key(3)), "{found:?}");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_data_file_that_is_too_short_is_damage_if_it_was_synced() {
+    for (sync, damaged) in [(Sync::Synced, true), (Sync::Written, false)] {
+        let disk = Faulty::new();
+        let (store, _) = open_on(&disk);
+        store
+            .append(key(1), vec![payload(bytes(1, 3000))], sync)
+            .await
+            .unwrap();
+        store.close().await;
+        let (name, _) = disk.files("data").remove(0);
+        disk.set_content(&name, bytes(1, 1000).to_vec());
+        let (store, found) = open_on(&disk);
+        assert_eq!(found[0].payload_bytes, 1000);
+        assert_eq!(found[0].damage.is_some(), damaged, "{:?}", found[0]);
+        assert_eq!(stream(&store, key(1), Stream::Payload).await, bytes(1, 1000));
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn files_that_nobody_owns_are_removed_and_strangers_are_left() {
+    let disk = four_units().await;
+    let orphan = format!("data/origin-{}-5-payload", key(1).unit);
+    disk.set_content(&orphan, vec![1; 10]);
+    disk.set_content("data/notes.txt", vec![2; 10]);
+    let (store, _) = open_on(&disk);
+    let names: Vec<_> = disk.files("data").into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["data/notes.txt"]);
+    store.close().await;
+}

@@ -1,0 +1,128 @@
+//! Every operation of a store's life fails once, in every way: what was acknowledged is there, and the store goes on.
+
+use super::faulty::{Crash, Fault, Faulty, Op};
+use super::history::History;
+use super::*;
+
+/// The life of several units: small ones, ones that grow into files, removals, several segments, compaction.
+async fn live(history: &mut History) {
+    use super::Sync::{Synced, Written};
+    history.append(1, [100, 0], Synced).await;
+    history.append(2, [0, 0], Written).await;
+    history.append(1, [0, 50], Written).await;
+    history.append(3, [1500, 10], Synced).await;
+    history.append(3, [0, 2000], Written).await;
+    history.append(4, [300, 300], Synced).await;
+    history.append(2, [400, 400], Synced).await;
+    history.append(2, [400, 400], Written).await;
+    history.append(3, [5, 3000], Synced).await;
+    history.remove(4).await;
+    for round in 0..4 {
+        let number = 10 + round;
+        history.append(number, [550, 500], Synced).await;
+        history.append(number, [0, 700], Written).await;
+        history
+            .append(1, [0, 60], if round % 2 == 0 { Synced } else { Written })
+            .await;
+        history.remove(number).await;
+    }
+    history.append(3, [0, 10], Synced).await;
+    history.remove(2).await;
+    history.append(20, [590, 590], Written).await;
+}
+
+async fn live_with(fault: Fault, forgetful: bool) -> usize {
+    let disk = Faulty::new();
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+    if forgetful {
+        disk.set_forgetful();
+    }
+    disk.fault(fault);
+    let mut history = History::new(store);
+    history.forgetful = forgetful;
+    live(&mut history).await;
+    if !forgetful {
+        // Else what a sync dropped is in memory alone until it can be written again.
+        history.check_crash(&disk, Crash::Written).await;
+    }
+    history.check_crash(&disk, Crash::Synced).await;
+    disk.heal();
+    let again = history.append(30, [700, 20], Sync::Synced).await;
+    assert!(again, "the store does not go on after {fault:?}");
+    if !forgetful {
+        history.check_reads().await;
+    }
+    history.store().close().await;
+    for crash in [Crash::Written, Crash::Synced] {
+        history.check_crash(&disk, crash).await;
+    }
+    history.failures
+}
+
+/// How many operations change something in that life.
+async fn changes() -> usize {
+    let disk = Faulty::new();
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+    disk.heal();
+    let mut history = History::new(store);
+    live(&mut history).await;
+    assert_eq!(history.failures, 0);
+    history.check_reads().await;
+    assert!(
+        history.store().usage().segments < 6,
+        "{:?}",
+        history.store().usage()
+    );
+    history.store().close().await;
+    disk.changes()
+}
+
+#[tokio::test]
+async fn any_operation_may_fail_once() {
+    let changes = changes().await;
+    let mut failures = 0;
+    for nth in 0..changes {
+        failures += live_with(Fault::FailAny { nth, times: 1 }, false).await;
+    }
+    assert!(
+        changes > 80 && failures > changes / 2,
+        "{failures} failures in {changes} operations"
+    );
+}
+
+#[tokio::test]
+async fn any_write_may_stop_half_way() {
+    let changes = changes().await;
+    let mut failures = 0;
+    for nth in 0..changes {
+        failures += live_with(Fault::Halve { nth }, false).await;
+    }
+    assert!(failures > 20, "{failures}");
+}
+
+#[tokio::test]
+async fn failures_may_come_together_and_last() {
+    let changes = changes().await;
+    for nth in 0..changes {
+        for times in [2, 3, 7, 1000] {
+            live_with(Fault::FailAny { nth, times }, false).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sync_that_fails_may_lose_what_it_had() {
+    for nth in 0..40 {
+        for times in [1, 2] {
+            live_with(
+                Fault::Fail {
+                    op: Op::Sync,
+                    nth,
+                    times,
+                },
+                true,
+            )
+            .await;
+        }
+    }
+}
