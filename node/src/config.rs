@@ -109,13 +109,13 @@ impl Settings {
 /// How durable units are kept, at their origin and at their executor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkSettings {
-    /// Bytes that all durable units together may take on the disk; new ones are refused beyond it.
+    /// Bytes that all durable units together may take on the disk, at least 16 MiB; new ones are refused beyond it.
     pub quota: u64,
     /// Bytes that have to be free on the disk for new ones.
     pub reserve: u64,
-    /// Response bytes that a worker may be ahead of what the origin has acknowledged.
+    /// Response bytes that a worker may be ahead of what the origin has acknowledged, at least 64 KiB.
     pub spool_limit: u64,
-    /// A unit whose executor is out of reach for longer is lost.
+    /// A unit whose executor is out of reach for longer is lost; 1 second to a year.
     pub lost_after: Duration,
     /// How long, and how many, units that succeeded are kept after their end.
     pub keep_succeeded: Retention,
@@ -126,9 +126,9 @@ pub struct WorkSettings {
 /// Which ended units are kept: the youngest within all three bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Since their end.
+    /// Since their end; at most ten years.
     pub age: Duration,
-    /// How many.
+    /// How many; at most 10,000,000.
     pub count: usize,
     /// Bytes of payload and responses together.
     pub bytes: u64,

@@ -417,11 +417,7 @@ async fn start_work(
     tasks: &mut JoinSet<()>,
 ) -> Result<Arc<Work>, NodeError> {
     let dir = settings.data_dir.join("store");
-    let store_settings = StoreSettings {
-        quota_bytes: settings.work.quota,
-        reserve_bytes: settings.work.reserve,
-        ..StoreSettings::default()
-    };
+    let store_settings = StoreSettings::within(settings.work.quota, settings.work.reserve);
     let opening = tokio::task::spawn_blocking(move || Store::open(&dir, store_settings));
     let (store, found) = opening
         .await

@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn every_value_is_shown_with_its_origin() {
         let page = shown(
-            "[pool]\nmax_workers = 2\n[workers.http]\nlimit = 3\n",
+            "[pool]\nmax_workers = 2\n[workers.http]\nlimit = 3\n[work]\nkeep_failed_bytes = \"4GiB\"\n",
             &[("NODE_COST", "7")],
         );
         assert_eq!(
@@ -175,20 +175,30 @@ mod tests {
             "\
 # data directory: DATA
 # file: DATA/node.toml
-mesh.listen = \"0.0.0.0:8888\"      # default
-mesh.peers = []                   # default
-mesh.cost = 7                     # environment NODE_COST
-mesh.detection = \"5s\"             # default
-mesh.labels = {}                  # default
-pool.max_workers = 2              # DATA/node.toml:2
-pool.queue = 1024                 # default
-pool.max_bytes_payload = \"16MiB\"  # default
-pool.max_file_payload = \"16GiB\"   # default
-pool.payload_idle = \"1m\"          # default
-pool.drain_grace = \"30s\"          # default
-log.level = \"info\"                # default
-log.format = \"text\"               # default
-workers.http = { limit = 3 }      # DATA/node.toml:3
+mesh.listen = \"0.0.0.0:8888\"        # default
+mesh.peers = []                     # default
+mesh.cost = 7                       # environment NODE_COST
+mesh.detection = \"5s\"               # default
+mesh.labels = {}                    # default
+pool.max_workers = 2                # DATA/node.toml:2
+pool.queue = 1024                   # default
+pool.max_bytes_payload = \"16MiB\"    # default
+pool.max_file_payload = \"16GiB\"     # default
+pool.payload_idle = \"1m\"            # default
+pool.drain_grace = \"30s\"            # default
+work.quota = \"16GiB\"                # default
+work.reserve = \"256MiB\"             # default
+work.spool_limit = \"1GiB\"           # default
+work.lost_after = \"24h\"             # default
+work.keep_succeeded_for = \"24h\"     # default
+work.keep_succeeded_count = 100000  # default
+work.keep_succeeded_bytes = \"4GiB\"  # default
+work.keep_failed_for = \"168h\"       # default
+work.keep_failed_count = 100000     # default
+work.keep_failed_bytes = \"4GiB\"     # DATA/node.toml:6
+log.level = \"info\"                  # default
+log.format = \"text\"                 # default
+workers.http = { limit = 3 }        # DATA/node.toml:3
 "
         );
     }

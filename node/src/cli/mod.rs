@@ -73,7 +73,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    Run(run::RunVerb),
+    Run(Box<run::RunVerb>),
     Init(init::InitArgs),
     Cert(cert::CertArgs),
     Config(config::ConfigArgs),

@@ -61,6 +61,17 @@ impl Environment {
         layer.pool.max_file_payload = self.parse(&layer::MAX_FILE_PAYLOAD, value::size)?;
         layer.pool.payload_idle = self.parse(&layer::PAYLOAD_IDLE, value::payload_idle)?;
         layer.pool.drain_grace = self.parse(&layer::DRAIN_GRACE, value::drain_grace)?;
+        let work = &mut layer.work;
+        work.quota = self.parse(&layer::WORK_QUOTA, value::quota)?;
+        work.reserve = self.parse(&layer::WORK_RESERVE, value::reserve)?;
+        work.spool_limit = self.parse(&layer::WORK_SPOOL_LIMIT, value::spool_limit)?;
+        work.lost_after = self.parse(&layer::WORK_LOST_AFTER, value::lost_after)?;
+        work.keep_succeeded_for = self.parse(&layer::KEEP_SUCCEEDED_FOR, value::keep_for)?;
+        work.keep_succeeded_count = self.parse(&layer::KEEP_SUCCEEDED_COUNT, value::keep_count)?;
+        work.keep_succeeded_bytes = self.parse(&layer::KEEP_SUCCEEDED_BYTES, value::size)?;
+        work.keep_failed_for = self.parse(&layer::KEEP_FAILED_FOR, value::keep_for)?;
+        work.keep_failed_count = self.parse(&layer::KEEP_FAILED_COUNT, value::keep_count)?;
+        work.keep_failed_bytes = self.parse(&layer::KEEP_FAILED_BYTES, value::size)?;
         layer.log.level = self.parse(&layer::LOG, value::log)?;
         layer.log.format = self.parse(&layer::LOG_FORMAT, value::log_format)?;
         Ok(layer)
@@ -137,6 +148,16 @@ mod tests {
             ("NODE_MAX_FILE_PAYLOAD", "1MiB"),
             ("NODE_PAYLOAD_IDLE", "2s"),
             ("NODE_DRAIN_GRACE", "3s"),
+            ("NODE_WORK_QUOTA", "1GiB"),
+            ("NODE_WORK_RESERVE", "0B"),
+            ("NODE_WORK_SPOOL_LIMIT", "1MiB"),
+            ("NODE_WORK_LOST_AFTER", "1h"),
+            ("NODE_WORK_KEEP_SUCCEEDED_FOR", "2h"),
+            ("NODE_WORK_KEEP_SUCCEEDED_COUNT", "3"),
+            ("NODE_WORK_KEEP_SUCCEEDED_BYTES", "4GiB"),
+            ("NODE_WORK_KEEP_FAILED_FOR", "5h"),
+            ("NODE_WORK_KEEP_FAILED_COUNT", "6"),
+            ("NODE_WORK_KEEP_FAILED_BYTES", "7GiB"),
             ("NODE_LOG", "debug"),
             ("NODE_LOG_FORMAT", "json"),
         ])

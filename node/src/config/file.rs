@@ -202,6 +202,17 @@ mod tests {
             max_file_payload = "1MiB"
             payload_idle = "2s"
             drain_grace = "3s"
+            [work]
+            quota = "16MiB"
+            reserve = "0B"
+            spool_limit = "64KiB"
+            lost_after = "4s"
+            keep_succeeded_for = "5s"
+            keep_succeeded_count = 6
+            keep_succeeded_bytes = "7B"
+            keep_failed_for = "8s"
+            keep_failed_count = 9
+            keep_failed_bytes = "10B"
             [log]
             level = "debug"
             format = "json"
@@ -215,7 +226,33 @@ mod tests {
             assert!(file.line(key.path).is_some(), "{}", key.path);
         }
         assert_eq!(file.line("mesh.cost"), Some(5));
-        assert_eq!(file.line("workers.http"), Some(18));
+        assert_eq!(file.line("workers.http"), Some(29));
+    }
+
+    #[test]
+    fn every_key_is_in_the_sample_and_in_the_guide_for_operators() {
+        let sample = include_str!("../../../deploy/node.toml");
+        let guide = include_str!("../../../docs/OPERATING.md");
+        parse(sample).unwrap();
+        let all: String = sample
+            .lines()
+            .map(|line| format!("{}\n", line.trim_start_matches("# ")))
+            .collect();
+        for key in KEYS {
+            let (table, name) = key.path.split_once('.').unwrap();
+            let (_, after) = all.split_once(&format!("\n[{table}]\n")).unwrap();
+            let keys = after.split("\n[").next().unwrap();
+            assert!(
+                keys.contains(&format!("\n{name} = ")),
+                "the sample lacks {}",
+                key.path
+            );
+            assert!(
+                guide.contains(&format!("`{}`", key.path)),
+                "the guide lacks {}",
+                key.path
+            );
+        }
     }
 
     #[test]
@@ -237,6 +274,10 @@ mod tests {
         refused(
             "[pool]\nmax-workers = 3\n",
             "node.toml:2:1: pool.max-workers: unknown key; did you mean pool.max_workers?",
+        );
+        refused(
+            "[pool]\nspool_limits = \"1GiB\"\n",
+            "node.toml:2:1: pool.spool_limits: unknown key; did you mean work.spool_limit?",
         );
         refused("[mesh]\nzebra = 3\n", "node.toml:2:1: mesh.zebra: unknown key");
         refused("[zebra]\na = 3\n", "node.toml:1:2: zebra: unknown key");
@@ -262,7 +303,20 @@ mod tests {
         );
         refused(
             "[mesh]\ndetection = \"é5\"\nlisten = true\n",
-            "node.toml:2:13: mesh.detection: expected a duration with a unit, such as 500ms, 5s or 2m, found \"é5\"",
+            "node.toml:2:13: mesh.detection: expected a duration with a unit, such as 500ms, 5s, 2m or 24h, found \"é5\"",
+        );
+        refused(
+            "[work]\n\nquota = \"15MiB\"\n",
+            "node.toml:3:9: work.quota: expected a size of at least 16MiB, such as 1GiB, found \"15MiB\"",
+        );
+        refused(
+            "[work]\nkeep_failed_count = -1\n",
+            "node.toml:2:21: work.keep_failed_count: expected a number from 0 to 10000000, found -1",
+        );
+        refused(
+            "[work]\nkeep_succeeded_for = \"7d\"\n",
+            "node.toml:2:22: work.keep_succeeded_for: expected a duration with a unit, such as 500ms, 5s, 2m or 24h, found \
+             \"7d\"",
         );
         refused(
             "[mesh]\nlisten = true\n",

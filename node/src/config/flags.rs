@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::layer::{self, Layer, LogTable, MeshTable, PoolTable};
+use super::layer::{self, Layer, LogTable, MeshTable, PoolTable, WorkTable};
 use super::value::{self, Listen, PeerAddress};
 use super::{ConfigError, LogFormat};
 
@@ -52,12 +52,66 @@ pub struct RunArgs {
     /// How long units may go on while the node drains or stops [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = value::drain_grace)]
     drain_grace: Option<Duration>,
+    #[command(flatten)]
+    work: WorkArgs,
     /// What to log: off, error, warn, info, debug, trace, or target=level with commas [default: info]
     #[arg(long, value_name = "FILTER", value_parser = value::log)]
     log: Option<String>,
     /// How to write the log [default: text]
     #[arg(long, value_name = "FORMAT", value_enum)]
     log_format: Option<LogFormat>,
+}
+
+/// How durable units are kept.
+#[derive(Args, Clone, Debug, Default)]
+struct WorkArgs {
+    /// Disk space for all durable units together, from 16MiB [default: 16GiB]
+    #[arg(long, value_name = "SIZE", value_parser = value::quota)]
+    work_quota: Option<u64>,
+    /// Disk space that has to be free for new durable units [default: 256MiB]
+    #[arg(long, value_name = "SIZE", value_parser = value::reserve)]
+    work_reserve: Option<u64>,
+    /// How far the worker of a durable unit may be ahead of its origin, from 64KiB [default: 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = value::spool_limit)]
+    work_spool_limit: Option<u64>,
+    /// How long the executor of a durable unit may be out of reach [default: 24h]
+    #[arg(long, value_name = "DURATION", value_parser = value::lost_after)]
+    work_lost_after: Option<Duration>,
+    /// How long durable units that succeeded are kept [default: 24h]
+    #[arg(long, value_name = "DURATION", value_parser = value::keep_for)]
+    work_keep_succeeded_for: Option<Duration>,
+    /// How many of them are kept [default: 100000]
+    #[arg(long, value_name = "N", value_parser = value::keep_count)]
+    work_keep_succeeded_count: Option<usize>,
+    /// How many bytes of them are kept [default: 4GiB]
+    #[arg(long, value_name = "SIZE", value_parser = value::size)]
+    work_keep_succeeded_bytes: Option<u64>,
+    /// How long durable units that ended otherwise are kept [default: 168h]
+    #[arg(long, value_name = "DURATION", value_parser = value::keep_for)]
+    work_keep_failed_for: Option<Duration>,
+    /// How many of them are kept [default: 100000]
+    #[arg(long, value_name = "N", value_parser = value::keep_count)]
+    work_keep_failed_count: Option<usize>,
+    /// How many bytes of them are kept [default: 4GiB]
+    #[arg(long, value_name = "SIZE", value_parser = value::size)]
+    work_keep_failed_bytes: Option<u64>,
+}
+
+impl WorkArgs {
+    fn table(&self) -> WorkTable {
+        WorkTable {
+            quota: self.work_quota,
+            reserve: self.work_reserve,
+            spool_limit: self.work_spool_limit,
+            lost_after: self.work_lost_after,
+            keep_succeeded_for: self.work_keep_succeeded_for,
+            keep_succeeded_count: self.work_keep_succeeded_count,
+            keep_succeeded_bytes: self.work_keep_succeeded_bytes,
+            keep_failed_for: self.work_keep_failed_for,
+            keep_failed_count: self.work_keep_failed_count,
+            keep_failed_bytes: self.work_keep_failed_bytes,
+        }
+    }
 }
 
 /// The peers of one flag: the flag can be repeated.
@@ -122,6 +176,7 @@ impl RunArgs {
                 payload_idle: self.payload_idle,
                 drain_grace: self.drain_grace,
             },
+            work: self.work.table(),
             log: LogTable {
                 level: self.log.clone(),
                 format: self.log_format,
@@ -172,6 +227,45 @@ mod tests {
         assert_eq!(layer.mesh.labels.unwrap().len(), 2);
         assert_eq!(layer.pool.queue, Some(0));
         assert!(layer.log.level.is_none());
+    }
+
+    #[test]
+    fn every_flag_of_durable_units_reaches_its_key() {
+        let layer = parse(&[
+            "--work-quota=1GiB",
+            "--work-reserve=2B",
+            "--work-spool-limit=3MiB",
+            "--work-lost-after=4h",
+            "--work-keep-succeeded-for=5h",
+            "--work-keep-succeeded-count=6",
+            "--work-keep-succeeded-bytes=7B",
+            "--work-keep-failed-for=8h",
+            "--work-keep-failed-count=9",
+            "--work-keep-failed-bytes=10B",
+        ]);
+        let WorkTable {
+            quota,
+            reserve,
+            spool_limit,
+            lost_after,
+            keep_succeeded_for,
+            keep_succeeded_count,
+            keep_succeeded_bytes,
+            keep_failed_for,
+            keep_failed_count,
+            keep_failed_bytes,
+        } = layer.unwrap().work;
+        let hours = |hours: u64| Some(Duration::from_secs(hours * 3600));
+        assert_eq!(
+            (quota, reserve, spool_limit),
+            (Some(1 << 30), Some(2), Some(3 << 20))
+        );
+        assert_eq!(
+            (lost_after, keep_succeeded_for, keep_failed_for),
+            (hours(4), hours(5), hours(8))
+        );
+        assert_eq!((keep_succeeded_count, keep_failed_count), (Some(6), Some(9)));
+        assert_eq!((keep_succeeded_bytes, keep_failed_bytes), (Some(7), Some(10)));
     }
 
     #[test]

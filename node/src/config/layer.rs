@@ -15,6 +15,7 @@ use super::value::{self, Listen, PeerAddress};
 pub(super) struct Layer {
     pub(super) mesh: MeshTable,
     pub(super) pool: PoolTable,
+    pub(super) work: WorkTable,
     pub(super) log: LogTable,
     pub(super) workers: BTreeMap<String, toml::Table>,
 }
@@ -51,6 +52,32 @@ pub(super) struct PoolTable {
     pub(super) payload_idle: Option<Duration>,
     #[serde(deserialize_with = "drain_grace")]
     pub(super) drain_grace: Option<Duration>,
+}
+
+/// The table `[work]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct WorkTable {
+    #[serde(deserialize_with = "quota")]
+    pub(super) quota: Option<u64>,
+    #[serde(deserialize_with = "reserve")]
+    pub(super) reserve: Option<u64>,
+    #[serde(deserialize_with = "spool_limit")]
+    pub(super) spool_limit: Option<u64>,
+    #[serde(deserialize_with = "lost_after")]
+    pub(super) lost_after: Option<Duration>,
+    #[serde(deserialize_with = "keep_for")]
+    pub(super) keep_succeeded_for: Option<Duration>,
+    #[serde(deserialize_with = "keep_count")]
+    pub(super) keep_succeeded_count: Option<usize>,
+    #[serde(deserialize_with = "size")]
+    pub(super) keep_succeeded_bytes: Option<u64>,
+    #[serde(deserialize_with = "keep_for")]
+    pub(super) keep_failed_for: Option<Duration>,
+    #[serde(deserialize_with = "keep_count")]
+    pub(super) keep_failed_count: Option<usize>,
+    #[serde(deserialize_with = "size")]
+    pub(super) keep_failed_bytes: Option<u64>,
 }
 
 /// The table `[log]`.
@@ -90,6 +117,16 @@ keys! {
     MAX_FILE_PAYLOAD = "pool.max_file_payload", "NODE_MAX_FILE_PAYLOAD", "--max-file-payload";
     PAYLOAD_IDLE = "pool.payload_idle", "NODE_PAYLOAD_IDLE", "--payload-idle";
     DRAIN_GRACE = "pool.drain_grace", "NODE_DRAIN_GRACE", "--drain-grace";
+    WORK_QUOTA = "work.quota", "NODE_WORK_QUOTA", "--work-quota";
+    WORK_RESERVE = "work.reserve", "NODE_WORK_RESERVE", "--work-reserve";
+    WORK_SPOOL_LIMIT = "work.spool_limit", "NODE_WORK_SPOOL_LIMIT", "--work-spool-limit";
+    WORK_LOST_AFTER = "work.lost_after", "NODE_WORK_LOST_AFTER", "--work-lost-after";
+    KEEP_SUCCEEDED_FOR = "work.keep_succeeded_for", "NODE_WORK_KEEP_SUCCEEDED_FOR", "--work-keep-succeeded-for";
+    KEEP_SUCCEEDED_COUNT = "work.keep_succeeded_count", "NODE_WORK_KEEP_SUCCEEDED_COUNT", "--work-keep-succeeded-count";
+    KEEP_SUCCEEDED_BYTES = "work.keep_succeeded_bytes", "NODE_WORK_KEEP_SUCCEEDED_BYTES", "--work-keep-succeeded-bytes";
+    KEEP_FAILED_FOR = "work.keep_failed_for", "NODE_WORK_KEEP_FAILED_FOR", "--work-keep-failed-for";
+    KEEP_FAILED_COUNT = "work.keep_failed_count", "NODE_WORK_KEEP_FAILED_COUNT", "--work-keep-failed-count";
+    KEEP_FAILED_BYTES = "work.keep_failed_bytes", "NODE_WORK_KEEP_FAILED_BYTES", "--work-keep-failed-bytes";
     LOG = "log.level", "NODE_LOG", "--log";
     LOG_FORMAT = "log.format", "NODE_LOG_FORMAT", "--log-format";
 }
@@ -172,6 +209,30 @@ fn payload_idle<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Duration>
 
 fn drain_grace<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Duration>, D::Error> {
     text(source, value::drain_grace)
+}
+
+fn quota<'de, D: Deserializer<'de>>(source: D) -> Result<Option<u64>, D::Error> {
+    text(source, value::quota)
+}
+
+fn reserve<'de, D: Deserializer<'de>>(source: D) -> Result<Option<u64>, D::Error> {
+    text(source, value::reserve)
+}
+
+fn spool_limit<'de, D: Deserializer<'de>>(source: D) -> Result<Option<u64>, D::Error> {
+    text(source, value::spool_limit)
+}
+
+fn lost_after<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Duration>, D::Error> {
+    text(source, value::lost_after)
+}
+
+fn keep_for<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Duration>, D::Error> {
+    text(source, value::keep_for)
+}
+
+fn keep_count<'de, D: Deserializer<'de>>(source: D) -> Result<Option<usize>, D::Error> {
+    number(source, value::check_keep_count)
 }
 
 fn size<'de, D: Deserializer<'de>>(source: D) -> Result<Option<u64>, D::Error> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -10,7 +11,7 @@ use super::environment::{FILE_VARIABLE, NO_LISTEN_VARIABLE};
 use super::file::FileLayer;
 use super::layer::{self, Key, Layer};
 use super::value::{Listen, PeerAddress, show_duration, show_size};
-use super::{ConfigError, Environment, RunArgs, Settings};
+use super::{ConfigError, Environment, Retention, RunArgs, Settings, WorkSettings};
 
 /// Settings, and where each of them comes from.
 #[derive(Clone, Debug)]
@@ -182,13 +183,13 @@ impl Merge {
                 default.payload_idle,
                 |d| show_duration(*d).into(),
             ),
-            work: default.work,
             drain_grace: self.pick(
                 &layer::DRAIN_GRACE,
                 |l| l.pool.drain_grace,
                 default.drain_grace,
                 |d| show_duration(*d).into(),
             ),
+            work: self.work(default.work),
             log: self.pick(
                 &layer::LOG,
                 |l| l.log.level.clone(),
@@ -203,6 +204,69 @@ impl Merge {
             ),
             worker_config: self.workers(),
             data_dir: default.data_dir,
+        }
+    }
+
+    fn work(&mut self, default: WorkSettings) -> WorkSettings {
+        let size = |size: &u64| show_size(*size).into();
+        let time = |time: &Duration| show_duration(*time).into();
+        let count = |count: &usize| (*count).into();
+        let (succeeded, failed) = (default.keep_succeeded, default.keep_failed);
+        WorkSettings {
+            quota: self.pick(&layer::WORK_QUOTA, |l| l.work.quota, default.quota, size),
+            reserve: self.pick(&layer::WORK_RESERVE, |l| l.work.reserve, default.reserve, size),
+            spool_limit: self.pick(
+                &layer::WORK_SPOOL_LIMIT,
+                |l| l.work.spool_limit,
+                default.spool_limit,
+                size,
+            ),
+            lost_after: self.pick(
+                &layer::WORK_LOST_AFTER,
+                |l| l.work.lost_after,
+                default.lost_after,
+                time,
+            ),
+            keep_succeeded: Retention {
+                age: self.pick(
+                    &layer::KEEP_SUCCEEDED_FOR,
+                    |l| l.work.keep_succeeded_for,
+                    succeeded.age,
+                    time,
+                ),
+                count: self.pick(
+                    &layer::KEEP_SUCCEEDED_COUNT,
+                    |l| l.work.keep_succeeded_count,
+                    succeeded.count,
+                    count,
+                ),
+                bytes: self.pick(
+                    &layer::KEEP_SUCCEEDED_BYTES,
+                    |l| l.work.keep_succeeded_bytes,
+                    succeeded.bytes,
+                    size,
+                ),
+            },
+            keep_failed: Retention {
+                age: self.pick(
+                    &layer::KEEP_FAILED_FOR,
+                    |l| l.work.keep_failed_for,
+                    failed.age,
+                    time,
+                ),
+                count: self.pick(
+                    &layer::KEEP_FAILED_COUNT,
+                    |l| l.work.keep_failed_count,
+                    failed.count,
+                    count,
+                ),
+                bytes: self.pick(
+                    &layer::KEEP_FAILED_BYTES,
+                    |l| l.work.keep_failed_bytes,
+                    failed.bytes,
+                    size,
+                ),
+            },
         }
     }
 
@@ -288,8 +352,6 @@ fn json(value: toml::Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use clap::Parser;
     use tempfile::TempDir;
 
@@ -341,6 +403,30 @@ mod tests {
     }
 
     #[test]
+    fn how_durable_units_are_kept_comes_from_all_sources() {
+        let dir = data_dir("[work]\nquota = \"1GiB\"\nkeep_failed_count = 7\nlost_after = \"2h\"\n");
+        let variables = [("NODE_WORK_LOST_AFTER", "3h"), ("NODE_WORK_SPOOL_LIMIT", "1MiB")];
+        let resolved = resolved(&dir, &variables, &["--work-spool-limit", "2MiB"]).unwrap();
+        let default = WorkSettings::default();
+        let expected = WorkSettings {
+            quota: 1 << 30,
+            spool_limit: 2 << 20,
+            lost_after: Duration::from_secs(3 * 3600),
+            keep_failed: Retention {
+                count: 7,
+                ..default.keep_failed
+            },
+            ..default
+        };
+        assert_eq!(resolved.settings.work, expected);
+        assert_eq!(
+            origin(&resolved, "work.spool_limit"),
+            "\"2MiB\" flag --work-spool-limit"
+        );
+        assert_eq!(origin(&resolved, "work.keep_failed_for"), "\"168h\" default");
+    }
+
+    #[test]
     fn without_any_source_the_settings_are_the_defaults() {
         let dir = data_dir("");
         let resolved = resolved(&dir, &[], &[]).unwrap();
@@ -360,7 +446,14 @@ mod tests {
         let shown = resolved(
             &dir,
             &[("NODE_LABELS", "a=b"), ("NODE_NO_LISTEN", "1")],
-            &["--log-format", "json"],
+            &[
+                "--log-format",
+                "json",
+                "--work-reserve",
+                "0",
+                "--work-keep-failed-for",
+                "36h",
+            ],
         )
         .unwrap();
         let text: String = shown

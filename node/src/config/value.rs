@@ -23,6 +23,11 @@ const MAX_QUEUE: usize = 1_000_000;
 const DETECTION: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(600));
 const PAYLOAD_IDLE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(86_400));
 const DRAIN_GRACE: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(86_400));
+const LOST_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8760 * 3600));
+const KEEP_FOR: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(87_600 * 3600));
+const MAX_KEEP_COUNT: usize = 10_000_000;
+const MIN_QUOTA_BYTES: u64 = 16 * 1024 * 1024;
+const MIN_SPOOL_BYTES: u64 = 64 * 1024;
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// A peer to dial: `host:port`, or `id@host:port` to demand that it is this node.
@@ -222,8 +227,27 @@ pub(super) fn drain_grace(text: &str) -> Result<Duration, String> {
     duration(text, DRAIN_GRACE)
 }
 
+/// How long an executor may be out of reach.
+pub(super) fn lost_after(text: &str) -> Result<Duration, String> {
+    duration(text, LOST_AFTER)
+}
+
+/// How long ended units are kept.
+pub(super) fn keep_for(text: &str) -> Result<Duration, String> {
+    duration(text, KEEP_FOR)
+}
+
+/// How many ended units are kept.
+pub(super) fn keep_count(text: &str) -> Result<usize, String> {
+    count(text, 0, MAX_KEEP_COUNT)
+}
+
+pub(super) fn check_keep_count(number: i64) -> Result<usize, String> {
+    check_count(number, 0, MAX_KEEP_COUNT)
+}
+
 fn duration(text: &str, (min, max): (Duration, Duration)) -> Result<Duration, String> {
-    let bad = || format!("expected a duration with a unit, such as 500ms, 5s or 2m, found {text:?}");
+    let bad = || format!("expected a duration with a unit, such as 500ms, 5s, 2m or 24h, found {text:?}");
     let parsed: SignedDuration = text.parse().map_err(|_| bad())?;
     let duration = Duration::try_from(parsed).map_err(|_| bad())?;
     if !(min..=max).contains(&duration) {
@@ -248,6 +272,31 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
             "expected a size of at least 1 byte, such as 16MiB, found {text:?}"
         )),
         Ok(ByteSize(bytes)) => Ok(bytes),
+    }
+}
+
+/// The share of the disk for durable units.
+pub(super) fn quota(text: &str) -> Result<u64, String> {
+    size_from(text, MIN_QUOTA_BYTES)
+}
+
+/// What stays free of the disk.
+pub(super) fn reserve(text: &str) -> Result<u64, String> {
+    size_from(text, 0)
+}
+
+/// How far a worker may be ahead of its origin.
+pub(super) fn spool_limit(text: &str) -> Result<u64, String> {
+    size_from(text, MIN_SPOOL_BYTES)
+}
+
+fn size_from(text: &str, min: u64) -> Result<u64, String> {
+    match text.parse::<ByteSize>() {
+        Ok(ByteSize(bytes)) if bytes >= min => Ok(bytes),
+        Ok(_) | Err(_) => Err(format!(
+            "expected a size of at least {}, such as 1GiB, found {text:?}",
+            show_size(min)
+        )),
     }
 }
 
@@ -417,6 +466,10 @@ mod tests {
         for bad in ["0", "1025", "x"] {
             assert!(max_workers(bad).is_err(), "{bad}");
         }
+        assert_eq!((keep_count("0"), keep_count("10000000")), (Ok(0), Ok(10_000_000)));
+        for bad in ["-1", "10000001"] {
+            assert!(keep_count(bad).is_err(), "{bad}");
+        }
         for bad in ["-1", "1000001"] {
             assert!(queue(bad).is_err(), "{bad}");
         }
@@ -440,6 +493,12 @@ mod tests {
         assert_eq!(drain_grace("0s"), Ok(Duration::ZERO));
         assert_eq!(drain_grace("24h"), Ok(Duration::from_secs(86_400)));
         assert!(drain_grace("24h 1s").is_err());
+        assert_eq!(lost_after("1s"), Ok(Duration::from_secs(1)));
+        assert!(lost_after("8760h").is_ok());
+        assert!(lost_after("999ms").is_err() && lost_after("8760h 1s").is_err());
+        assert_eq!(keep_for("0s"), Ok(Duration::ZERO));
+        assert!(keep_for("87600h").is_ok());
+        assert!(keep_for("87600h 1s").is_err());
     }
 
     #[test]
@@ -454,6 +513,20 @@ mod tests {
             assert_eq!(size(&show_size(bytes)), Ok(bytes));
         }
         assert_eq!(show_size(16 << 20), "16MiB");
+        assert_eq!(show_size(0), "0B");
+    }
+
+    #[test]
+    fn sizes_are_good_at_their_limits_and_not_past_them() {
+        assert_eq!(quota("16MiB"), Ok(16 << 20));
+        assert_eq!(
+            quota("16777215").unwrap_err(),
+            "expected a size of at least 16MiB, such as 1GiB, found \"16777215\""
+        );
+        assert_eq!(reserve("0B"), Ok(0));
+        assert!(reserve("-1").is_err() && reserve("").is_err());
+        assert_eq!(spool_limit("64KiB"), Ok(64 << 10));
+        assert!(spool_limit("65535").is_err());
     }
 
     #[test]

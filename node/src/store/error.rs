@@ -4,12 +4,35 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytesize::ByteSize;
+
 /// Why the store refused or failed. Cheap to clone: one failure may be told to many.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    /// No room: of the quota, or on the disk. Nothing of the append is stored, now or after a crash; the store goes on.
-    #[error("the store is full: release ended units, make room on its disk, or raise its quota")]
+    /// No room on the disk. Nothing of the append is stored, now or after a crash; the store goes on.
+    #[error("the store's disk is full: make room on it, or release ended units with `node work release`")]
     Full,
+    /// New work would take more than the store may have. Nothing was stored.
+    #[error(
+        "the store would hold {wanted}, and work.quota allows {quota}: release ended units with `node work release`, or \
+         raise work.quota"
+    )]
+    OverQuota {
+        /// What the store holds, and what the work brings.
+        wanted: ByteSize,
+        /// What it may hold.
+        quota: ByteSize,
+    },
+    /// New work would leave too little of the disk. Nothing was stored.
+    #[error(
+        "the store's disk would have {left} free, and work.reserve asks for {reserve}: make room on it, or lower work.reserve"
+    )]
+    BelowReserve {
+        /// What would be free.
+        left: ByteSize,
+        /// What has to be free.
+        reserve: ByteSize,
+    },
     /// The disk failed. An append that got this may or may not be found after a crash; until then it does not count.
     #[error("store: {what}: {error}: check the disk and its file system")]
     Io {
@@ -64,6 +87,14 @@ pub(crate) enum StoreError {
 }
 
 impl StoreError {
+    /// Whether there is no room, for whatever reason: nothing was stored.
+    pub(crate) fn is_no_room(&self) -> bool {
+        matches!(
+            self,
+            Self::Full | Self::OverQuota { .. } | Self::BelowReserve { .. }
+        )
+    }
+
     /// A failure at `path`, which `verb` was done to.
     pub(super) fn io(verb: &str, path: &Path, error: io::Error) -> Self {
         Self::Io {

@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::thread;
 
 use bytes::Bytes;
+use bytesize::ByteSize;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -179,19 +180,31 @@ impl Store {
         self.handle.shared.queue.push(key, Work::Remove, None).await
     }
 
-    /// Whether work that needs so many bytes may come in: [`StoreError::Full`] above the quota, or if less than the reserve
-    /// would be left free on the disk. What is under way may go on beyond both.
+    /// Whether work that needs so many bytes may come in: [`StoreError::OverQuota`], or [`StoreError::BelowReserve`] if less
+    /// than that would be left free on the disk. What is under way may go on beyond both.
     pub(crate) fn admit(&self, bytes: u64) -> Result<(), StoreError> {
         let shared = &self.handle.shared;
         let used = {
             let index = shared.index.lock();
             index.log_bytes().saturating_add(index.data_bytes)
         };
+        let (quota, reserve) = (shared.settings.quota_bytes, shared.settings.reserve_bytes);
+        let wanted = used.saturating_add(bytes);
+        if wanted > quota {
+            return Err(StoreError::OverQuota {
+                wanted: ByteSize(wanted),
+                quota: ByteSize(quota),
+            });
+        }
         let failed = |error| StoreError::io("look at", shared.files.root(), error);
         let free = shared.files.free_bytes().map_err(failed)?;
-        let fits = used.saturating_add(bytes) <= shared.settings.quota_bytes
-            && free >= shared.settings.reserve_bytes.saturating_add(bytes);
-        if fits { Ok(()) } else { Err(StoreError::Full) }
+        if free < reserve.saturating_add(bytes) {
+            return Err(StoreError::BelowReserve {
+                left: ByteSize(free.saturating_sub(bytes)),
+                reserve: ByteSize(reserve),
+            });
+        }
+        Ok(())
     }
 
     /// How much is stored, and what was done since the store was opened.

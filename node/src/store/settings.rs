@@ -39,6 +39,19 @@ impl Default for StoreSettings {
 }
 
 impl StoreSettings {
+    /// For a store of `quota_bytes`: the smaller it is, the sooner its garbage goes, because that counts too.
+    pub(crate) fn within(quota_bytes: u64, reserve_bytes: u64) -> Self {
+        let default = Self::default();
+        let share = quota_bytes / 8;
+        Self {
+            quota_bytes,
+            reserve_bytes,
+            segment_bytes: default.segment_bytes.min(share),
+            garbage_bytes: default.garbage_bytes.min(share),
+            ..default
+        }
+    }
+
     /// The same, with every value where the formats can hold it.
     pub(super) fn clamped(mut self) -> Self {
         self.segment_bytes = self.segment_bytes.clamp(1 << 10, 1 << 30);

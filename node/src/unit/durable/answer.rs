@@ -20,7 +20,7 @@ use super::now_ms;
 use super::pipe::{Pipe, PipeReceiver, PipeSender};
 use crate::exec::{Admitted, PayloadFeed};
 use crate::link::LinkError;
-use crate::store::{Entry, Stream, Sync};
+use crate::store::{Entry, StoreError, Stream, Sync};
 
 /// A payload up to this size waits in memory; a longer one in the store.
 const INLINE_BYTES: usize = 64 * 1024;
@@ -131,7 +131,7 @@ impl Host {
         hosted.with(|machine| machine.take(&submit.directive, now_ms()));
         if let Err(error) = hosted.store_once(&self.store).await {
             hosted.with(|machine| machine.untake());
-            return refuse(pipe, refused(Kind::NoSpace, error.to_string())).await;
+            return refuse(pipe, self.no_space(&error)).await;
         }
         drop(place);
         debug!(unit = %submit.unit, directive = submit.directive, %peer, "durable unit taken");
@@ -142,10 +142,13 @@ impl Host {
 
     fn admit(&self, peer: &NodeId, submit: &Submit) -> Result<Admitted, Refused> {
         let bytes = submit.payload_bytes.unwrap_or(0);
-        self.store
-            .admit(bytes)
-            .map_err(|error| refused(Kind::NoSpace, error.to_string()))?;
+        self.store.admit(bytes).map_err(|error| self.no_space(&error))?;
         self.executor.admit(submit, peer.clone())
+    }
+
+    /// The origin shows it to whoever waits for the unit: it names the node whose store it is.
+    fn no_space(&self, error: &StoreError) -> Refused {
+        refused(Kind::NoSpace, format!("{} has no room: {error}", self.node))
     }
 
     /// Receives the whole payload: into the unit if it wants it whole, else into memory or the store.
@@ -174,7 +177,7 @@ impl Host {
                         let entries = vec![Entry::Data(Stream::Payload, piece)];
                         if let Err(error) = self.store.append(key(hosted.unit), entries, Sync::Written).await
                         {
-                            return Ok(Err(refused(Kind::NoSpace, error.to_string())));
+                            return Ok(Err(self.no_space(&error)));
                         }
                     }
                 }

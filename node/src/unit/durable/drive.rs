@@ -376,9 +376,9 @@ pub(super) fn event(record: &OriginRecord) -> Option<WorkEvent> {
 
 /// A failure of the store as the end of a unit that was not stored.
 pub(super) fn store_fault(error: &StoreError) -> Eof {
-    let kind = match error {
-        StoreError::Full => Kind::NoSpace,
-        _ => Kind::Internal,
+    let kind = match error.is_no_room() {
+        true => Kind::NoSpace,
+        false => Kind::Internal,
     };
     Eof::without_responses(kind, error.to_string())
 }

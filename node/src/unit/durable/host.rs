@@ -211,11 +211,13 @@ impl Host {
 
     /// Forgets, for ever, what ended so long ago that nobody can be expected to ask for it.
     pub(crate) async fn collect(self: Arc<Self>) {
-        let patience = self
-            .settings
-            .keep_failed
-            .age
-            .max(self.settings.keep_succeeded.age);
+        let WorkSettings {
+            lost_after,
+            keep_succeeded,
+            keep_failed,
+            ..
+        } = &self.settings;
+        let patience = keep_failed.age.max(keep_succeeded.age).max(*lost_after);
         let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         loop {
             tokio::time::sleep(COLLECT).await;
