@@ -7,6 +7,8 @@ mod errors;
 mod payloads;
 mod pool;
 mod reroute;
+#[cfg(feature = "durable")]
+mod durable;
 mod membership;
 mod identity;
 mod frames;
