@@ -314,7 +314,11 @@ fn send(pid: Pid, signal: Signal) -> bool {
 
 /// The kind of a refusal, from a command's last word.
 fn refusal(stderr: &str) -> Option<&'static str> {
-    let line = stderr.lines().last()?;
+    // A unit whose earlier submission is still under way is no other one.
+    let line = stderr
+        .lines()
+        .last()
+        .filter(|line| !line.contains("being submitted"))?;
     REFUSALS
         .into_iter()
         .find(|kind| line.contains(&format!(": {kind}: ")))
@@ -329,6 +333,8 @@ mod tests {
         let refused = "node: unit 0197: no_route: no way leads to n3; `node status` shows the nodes";
         assert_eq!(refusal(refused), Some("no_route"));
         assert_eq!(refusal("node: no node runs with data directory d"), None);
+        let under_way = "node: unit 0197: duplicate: it is being submitted by somebody else: try again";
+        assert_eq!(refusal(under_way), None);
         assert_eq!(refusal(""), None);
     }
 }

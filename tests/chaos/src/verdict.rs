@@ -76,6 +76,9 @@ impl Verdict {
                 falls: &executor.map(|node| mesh.falls(node)).unwrap_or_default(),
             };
             let wrong = judge(unit, &known);
+            if !wrong.is_empty() && report.is_some() {
+                keep_history(mesh, unit)?;
+            }
             self.violations
                 .extend(wrong.iter().map(|text| format!("unit {unit}: {text}")));
             *self.outcomes.entry((unit.way, fate(seen, report))).or_default() += 1;
@@ -102,6 +105,13 @@ impl Verdict {
         }
         Ok(())
     }
+}
+
+/// Writes down what a unit's origin tells of it, before it is released.
+fn keep_history(mesh: &Mesh, unit: &Unit) -> Result<()> {
+    let id = unit.id.to_string();
+    let shown = mesh.run(unit.origin, &["work", "show", &id]).stdout;
+    std::fs::write(mesh.dir().join(format!("{id}.txt")), shown).context("write a unit's history")
 }
 
 /// Reads the results of the durable units that `is_known`, and of each all there are.

@@ -40,15 +40,14 @@ fn a_store_of_a_later_version_is_refused_and_left_as_it_is() {
     let format = store(&mesh).join("FORMAT");
     let text = std::fs::read_to_string(&format).unwrap();
     let version: u32 = text
-        .trim()
-        .strip_prefix("workmesh-store ")
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix("workmesh-store "))
         .and_then(|version| version.parse().ok())
         .unwrap_or_else(|| panic!("{text:?}"));
-    std::fs::write(
-        &format,
-        text.replace(&version.to_string(), &(version + 1).to_string()),
-    )
-    .unwrap();
+    let later = format!("workmesh-store {}", version + 1);
+    let changed = text.replacen(&format!("workmesh-store {version}"), &later, 1);
+    std::fs::write(&format, changed).unwrap();
     let before = contents(&store(&mesh));
 
     let refused = mesh
