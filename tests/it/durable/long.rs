@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use my_workers::Noise;
-use workmesh_tests::{TestMesh, wait_until};
+use workmesh_tests::{LIMIT, Running, Stdin, TestMesh, wait_until};
 
 use super::{MIB, Task, line, setting};
 
@@ -11,6 +11,12 @@ use super::{MIB, Task, line, setting};
 const WINDOW_BYTES: u64 = 32 * MIB;
 /// What headers, acknowledgements and packets that were lost add to the bytes of a result: one byte in so many.
 const OVERHEAD: u64 = 8;
+
+/// Begins a command at A that may take as long as a long result takes.
+fn begin(mesh: &TestMesh, words: &[String]) -> Running {
+    let command = mesh.command_in(mesh.node("A").data_dir(), words);
+    Running::start_within(LIMIT * 10, command, &Stdin::Null)
+}
 
 /// Bytes that a relay has passed on since its start.
 fn forwarded(mesh: &TestMesh, relay: &str) -> u64 {
@@ -25,12 +31,9 @@ fn a_long_result_goes_on_where_it_was_when_the_only_relay_is_back() {
     let mut words = task.submit(&["--durable", "--to", "E"]);
     let format = words.iter().position(|word| word == "json").unwrap();
     words[format] = "raw".to_owned();
-    let words: Vec<_> = words.iter().map(String::as_str).collect();
-    let mut client = mesh.begin("A", &words);
-    let (mut received, mut expected) = (
-        client.take_stdout(),
-        Noise::new(task.id.parse().unwrap(), 1, size),
-    );
+    let noise = Noise::new(task.id.parse().unwrap(), 1, size);
+    let mut client = begin(&mesh, &words);
+    let (mut received, mut expected) = (client.take_stdout(), noise.clone());
     let half = compare(&mut received, &mut expected, size / 2);
     assert_eq!(half, size / 2);
     mesh.node("R").kill();
@@ -45,7 +48,18 @@ fn a_long_result_goes_on_where_it_was_when_the_only_relay_is_back() {
     drop(received);
     let done = client.finish();
     assert_eq!(done.status, 0, "{}", done.stderr);
-    task.succeeded(&mesh, "A");
+    let report = task.settled(&mesh, "A");
+    assert_eq!(report["outcome"], "succeeded", "{report}");
+    assert_eq!(
+        (&report["responses"], &report["bytes"]),
+        (&1.into(), &size.into())
+    );
+    assert_eq!(task.runs().len(), 1);
+    let results = ["work", "results", &task.id, "--format", "raw"].map(str::to_owned);
+    let mut results = begin(&mesh, &results);
+    let again = compare(&mut results.take_stdout(), &mut noise.clone(), u64::MAX);
+    assert_eq!(again, size);
+    assert_eq!(results.finish().status, 0);
 
     let left = size - stored;
     let most = left + left / OVERHEAD + WINDOW_BYTES;
