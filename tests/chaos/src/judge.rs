@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::load::Seen;
 use crate::mesh::Fall;
 use crate::plan::{Unit, Way};
-use crate::stream::Stream;
+use crate::stream::{End, Stream};
 use crate::work::Work;
 
 /// Ways in which a unit that is not durable may fail while nodes come and go.
@@ -116,7 +116,9 @@ pub(crate) fn judge(unit: &Unit, known: &Known<'_>) -> Vec<String> {
 fn judge_report(unit: &Unit, known: &Known<'_>) -> Vec<String> {
     let seen = known.seen;
     let Some(report) = known.report else {
-        let lost = seen.stored || !seen.ends.is_empty();
+        // One that was cancelled while its payload was on its way was never stored.
+        let given_up = |end: &End| end.outcome == "cancelled" && seen.cancel_asked;
+        let lost = seen.stored || !seen.ends.iter().all(given_up);
         return Vec::from_iter(lost.then(|| "was stored, and its origin does not know it".to_owned()));
     };
     if report.state != "ended" {

@@ -100,6 +100,16 @@ fn a_stored_unit_that_is_gone_or_unfinished_is_not() {
     let detached = unit(Way::Detached);
     broken(&detached, &known(&stored(), None, &[]), "does not know it");
     clean(&detached, &known(&Seen::default(), None, &[]));
+    let mut given_up = ended("cancelled", "cancelled");
+    given_up.cancel_asked = true;
+    clean(&detached, &known(&given_up, None, &[]));
+    given_up.stored = true;
+    broken(&detached, &known(&given_up, None, &[]), "does not know it");
+    broken(
+        &detached,
+        &known(&ended("succeeded", "ok"), None, &[]),
+        "does not know it",
+    );
     let waits = Report {
         state: "waiting".to_owned(),
         ..report("")
