@@ -8,6 +8,8 @@ mod payloads;
 mod pool;
 mod drain;
 mod reroute;
+#[cfg(feature = "durable")]
+mod durable;
 mod membership;
 mod identity;
 mod frames;
