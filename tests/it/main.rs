@@ -8,7 +8,6 @@ mod payloads;
 mod pool;
 mod drain;
 mod reroute;
-#[cfg(feature = "durable")]
 mod durable;
 mod membership;
 mod identity;
