@@ -423,6 +423,9 @@ async fn start_work(
         .await
         .map_err(|error| NodeError::Store(error.to_string()))?
         .map_err(|error| NodeError::Store(error.to_string()))?;
+    if let Err(error) = store.admit(0) {
+        warn!(%error, "new durable units are refused");
+    }
     let executor = units.executor.clone();
     let host = Host::new(
         units.node.clone(),

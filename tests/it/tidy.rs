@@ -127,6 +127,69 @@ fn imports_point_one_way() {
     }
 }
 
+/// Places outside of these files and folders.
+fn outside(found: Vec<String>, allowed: &[&str]) -> Vec<String> {
+    let inside = |place: &String| allowed.iter().any(|allowed| place.starts_with(allowed));
+    found.into_iter().filter(|place| !inside(place)).collect()
+}
+
+#[test]
+fn only_durable_units_use_the_store() {
+    let found = places("node/src", &["crate::store"]);
+    assert!(
+        found
+            .iter()
+            .any(|place| place.starts_with("node/src/unit/durable/")),
+        "nobody uses the store: the check looks for the wrong word"
+    );
+    none(
+        &outside(
+            found,
+            &["node/src/node.rs:", "node/src/unit/durable/", "node/src/store/"],
+        ),
+        "the store is opened in node.rs and used in unit/durable alone: what others want of durable units they ask there",
+    );
+}
+
+#[test]
+fn the_store_knows_nobody() {
+    let words = [
+        "crate::cli",
+        "crate::control",
+        "crate::unit",
+        "crate::mesh",
+        "crate::link",
+        "crate::node",
+        "crate::exec",
+        "crate::identity",
+        "crate::config",
+        "workmesh_proto::record",
+        "workmesh_proto::unit",
+        "workmesh_proto::wire",
+    ];
+    none(
+        &places("node/src/store", &words),
+        "the store keeps opaque records under a unit's id: it can be tested, and its files can change, without the rest",
+    );
+}
+
+#[test]
+fn only_those_who_own_files_touch_the_disk() {
+    let owners = [
+        "node/src/store/",
+        "node/src/identity/store.rs:",
+        "node/src/exec/spool.rs:",
+        "node/src/config/file.rs:",
+        "node/src/control/server.rs:",
+        "node/src/cli/",
+    ];
+    let found = places("node/src", &["std::fs", "tokio::fs", "rustix::fs"]);
+    none(
+        &outside(found, &owners),
+        "each file of a data directory has one owner, who knows when it is whole and when it is synced",
+    );
+}
+
 #[test]
 fn the_executor_stands_beside_the_network() {
     let words = [
