@@ -8,6 +8,7 @@ mod payloads;
 mod pool;
 mod drain;
 mod reroute;
+mod durable;
 mod membership;
 mod identity;
 mod frames;

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::Value;
@@ -76,10 +77,15 @@ pub struct Running {
 impl Running {
     /// Starts a command that has to end within the limit.
     pub fn start(command: Command, stdin: &Stdin) -> Self {
+        Self::start_within(LIMIT, command, stdin)
+    }
+
+    /// Starts a command that is killed when it takes longer than `limit`.
+    pub fn start_within(limit: Duration, command: Command, stdin: &Stdin) -> Self {
         let mut running = Self::start_without_limit(command, stdin);
         let (alive, watched) = channel();
         let child = running.child.clone();
-        std::thread::spawn(move || watch(&watched, &child));
+        std::thread::spawn(move || watch(limit, &watched, &child));
         running._watchdog = Some(alive);
         running
     }
@@ -164,18 +170,8 @@ impl Running {
     /// # Panics
     /// When the command has to be killed because of the limit.
     #[track_caller]
-    pub fn finish(mut self) -> Finished {
-        drop(self.stdin.take());
-        let mut stdout = Vec::new();
-        if let Some(mut rest) = self.stdout.take() {
-            rest.read_to_end(&mut stdout).expect("a pipe can be read");
-        }
-        let status = self.wait();
-        let finished = Finished {
-            status,
-            stdout,
-            stderr: self.stderr.lines().join("\n"),
-        };
+    pub fn finish(self) -> Finished {
+        let finished = self.end();
         let killed = finished.status == 128 + Signal::KILL.as_raw();
         assert!(
             !killed,
@@ -183,6 +179,20 @@ impl Running {
             finished.stderr
         );
         finished
+    }
+
+    /// Waits for the end, whatever it is.
+    pub fn end(mut self) -> Finished {
+        drop(self.stdin.take());
+        let mut stdout = Vec::new();
+        if let Some(mut rest) = self.stdout.take() {
+            rest.read_to_end(&mut stdout).expect("a pipe can be read");
+        }
+        Finished {
+            status: self.wait(),
+            stdout,
+            stderr: self.stderr.lines().join("\n"),
+        }
     }
 
     /// Waits for the end and gives the status.
@@ -216,15 +226,15 @@ impl Drop for Running {
 }
 
 /// Writes `bytes` in a thread, then ends the input.
-pub(crate) fn feed(mut stdin: ChildStdin, bytes: Vec<u8>) {
+pub fn feed(mut stdin: ChildStdin, bytes: Vec<u8>) {
     std::thread::spawn(move || {
         // A command that takes no more says why by its status.
         let _gone = stdin.write_all(&bytes);
     });
 }
 
-fn watch(alive: &Receiver<()>, child: &Mutex<Child>) {
-    if alive.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+fn watch(limit: Duration, alive: &Receiver<()>, child: &Mutex<Child>) {
+    if alive.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
         // A child that has been waited for is left alone by the standard library.
         let _ended = lock(child).kill();
     }

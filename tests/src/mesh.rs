@@ -26,7 +26,8 @@ pub struct Spec {
     pub(crate) args: Vec<String>,
     pub(crate) listens: bool,
     pub(crate) listen: String,
-    pub(crate) program: PathBuf,
+    /// The product's `node` if none is named.
+    pub(crate) program: Option<PathBuf>,
     pub(crate) namespace: Option<String>,
 }
 
@@ -39,15 +40,20 @@ impl Spec {
             args: Vec::new(),
             listens: true,
             listen: "127.0.0.1:0".to_owned(),
-            program: node_program().to_owned(),
+            program: None,
             namespace: None,
         }
     }
 
-    /// With the workers of the tests besides those that ship.
-    pub fn own_workers(mut self) -> Self {
-        self.program = own_node_program().to_owned();
+    /// A process of another program, which is a node too.
+    pub fn program(mut self, program: &Path) -> Self {
+        self.program = Some(program.to_owned());
         self
+    }
+
+    /// With the workers of the tests besides those that ship.
+    pub fn own_workers(self) -> Self {
+        self.program(own_node_program())
     }
 
     /// Dials `peer` too.
@@ -81,11 +87,12 @@ impl Spec {
     }
 
     pub(crate) fn in_namespace(&self) -> Command {
+        let program = self.program.as_deref().unwrap_or_else(|| node_program());
         match &self.namespace {
-            None => Command::new(&self.program),
+            None => Command::new(program),
             Some(name) => {
                 let mut command = Command::new("ip");
-                command.args(["netns", "exec", name]).arg(&self.program);
+                command.args(["netns", "exec", name]).arg(program);
                 command
             }
         }
@@ -97,6 +104,7 @@ impl Spec {
 pub struct TestMesh {
     nodes: BTreeMap<String, NodeProcess>,
     stopped: Vec<NodeProcess>,
+    program: PathBuf,
     dir: TempDir,
 }
 
@@ -114,9 +122,15 @@ impl TestMesh {
 
     /// A mesh without nodes.
     pub fn named(name: &str) -> Self {
+        Self::with(name, node_program())
+    }
+
+    /// A mesh without nodes, whose commands are run by this program.
+    pub fn with(name: &str, program: &Path) -> Self {
         let mesh = Self {
             nodes: BTreeMap::new(),
             stopped: Vec::new(),
+            program: program.to_owned(),
             dir: TempDir::with_prefix("workmesh-test-").expect("a temporary directory can be made"),
         };
         let ca = mesh.ca_dir();
@@ -143,6 +157,11 @@ impl TestMesh {
     /// Where files of the test may lie.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Leaves the directory when the mesh is dropped.
+    pub fn keep_dir(&mut self) {
+        self.dir.disable_cleanup(true);
     }
 
     /// The data directory that holds the CA.
@@ -231,10 +250,15 @@ impl TestMesh {
 
     /// Begins a command at a node with an input of the test's.
     pub fn begin_with(&self, id: &str, args: &[&str], stdin: &Stdin) -> Running {
-        let mut command = Command::new(node_program());
-        command.args(args).arg("--data-dir").arg(self.node(id).data_dir());
+        Running::start(self.command_in(self.node(id).data_dir(), args), stdin)
+    }
+
+    /// A command for whatever node runs with this data directory, to be started by the caller.
+    pub fn command_in(&self, data_dir: &Path, args: &[impl AsRef<OsStr>]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(args).arg("--data-dir").arg(data_dir);
         without_settings(&mut command);
-        Running::start(command, stdin)
+        command
     }
 
     /// Runs a command that names its data directory itself.
@@ -245,7 +269,7 @@ impl TestMesh {
 
     /// Begins such a command.
     pub fn begin_command(&self, args: &[impl AsRef<OsStr>]) -> Running {
-        let mut command = Command::new(node_program());
+        let mut command = Command::new(&self.program);
         command.args(args).current_dir(self.dir.path());
         without_settings(&mut command);
         Running::start(command, &Stdin::Null)

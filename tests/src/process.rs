@@ -21,7 +21,10 @@ pub struct NodeProcess {
 
 impl NodeProcess {
     /// Starts a node and waits until it says that it runs.
-    pub(crate) fn start(spec: Spec, data_dir: PathBuf) -> Self {
+    ///
+    /// # Panics
+    /// When it ends before that, or does not say so within [`crate::LIMIT`].
+    pub fn start(spec: Spec, data_dir: PathBuf) -> Self {
         let running = Self::spawn(&spec, &data_dir);
         let event = running.stderr().wait_for_event("node runs");
         let listen = event["listen"].as_str().and_then(|address| address.parse().ok());

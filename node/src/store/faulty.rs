@@ -45,6 +45,8 @@ pub(super) enum Crash {
     Written,
     /// What was synced, and nothing else.
     Synced,
+    /// The same, but of the files that were removed since their folder was synced only the first one is back.
+    Unlinked,
 }
 
 #[derive(Clone, Default)]
@@ -119,14 +121,22 @@ impl Faulty {
     pub(super) fn crash(&self, crash: Crash) -> Self {
         let world = self.world.lock();
         let names = match crash {
-            Crash::Written => &world.names,
-            Crash::Synced => &world.synced_names,
+            Crash::Written => world.names.clone(),
+            Crash::Synced => world.synced_names.clone(),
+            Crash::Unlinked => {
+                let mut names = world.synced_names.clone();
+                let removed = names.keys().filter(|name| !world.names.contains_key(*name));
+                for name in removed.skip(1).cloned().collect::<Vec<_>>() {
+                    names.remove(&name);
+                }
+                names
+            }
         };
         let left = |(name, inode): (&String, &Inode)| {
             let content = inode.lock();
             let bytes = match crash {
                 Crash::Written => content.written.clone(),
-                Crash::Synced => content.synced.clone(),
+                Crash::Synced | Crash::Unlinked => content.synced.clone(),
             };
             (name.clone(), content_of(bytes))
         };
@@ -134,6 +144,27 @@ impl Faulty {
         let world = World {
             synced_names: names.clone(),
             names,
+            ..World::default()
+        };
+        Self {
+            world: Arc::new(Mutex::new(world)),
+        }
+    }
+
+    /// The same disk for another process, after this one was killed: what is not synced is there, and still not synced.
+    pub(super) fn kill(&self) -> Self {
+        let world = self.world.lock();
+        let mut copies: BTreeMap<*const Mutex<Content>, Inode> = BTreeMap::new();
+        let mut copy = |(name, inode): (&String, &Inode)| {
+            let fresh = || Arc::new(Mutex::new(inode.lock().clone()));
+            let copy = copies.entry(Arc::as_ptr(inode)).or_insert_with(fresh);
+            (name.clone(), Arc::clone(copy))
+        };
+        let names = world.names.iter().map(&mut copy).collect();
+        let synced_names = world.synced_names.iter().map(&mut copy).collect();
+        let world = World {
+            names,
+            synced_names,
             ..World::default()
         };
         Self {

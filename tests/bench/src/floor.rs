@@ -9,23 +9,24 @@ use tempfile::TempDir;
 use crate::identity;
 use crate::process::Process;
 use crate::protocol::Handling;
-use crate::subject::{FLOOR, OneShot, Running, Shape, Subject};
+use crate::reading::Place;
+use crate::subject::{FLOOR, Keeping, OneShot, Running, Shape, Subject};
 
 /// Raw quinn, with certificates made for the run.
 pub(crate) struct Floor {
     program: PathBuf,
-    identity: PathBuf,
+    directory: PathBuf,
 }
 
 impl Floor {
     /// Makes the certificates in a directory of `run`.
     pub(crate) fn create(run: &TempDir) -> Result<Self> {
-        let identity = run.path().join(FLOOR);
-        std::fs::create_dir(&identity).context("make the floor's directory")?;
-        identity::create(&identity)?;
+        let directory = run.path().join(FLOOR);
+        std::fs::create_dir(&directory).context("make the floor's directory")?;
+        identity::create(&directory)?;
         Ok(Self {
             program: std::env::current_exe().context("find the own program")?,
-            identity,
+            directory,
         })
     }
 
@@ -37,7 +38,7 @@ impl Floor {
 
     fn with_identity(&self, verb: &str) -> Command {
         let mut command = self.role(verb);
-        command.arg("--identity").arg(&self.identity);
+        command.arg("--identity").arg(&self.directory);
         command
     }
 }
@@ -53,7 +54,7 @@ impl Subject for Floor {
 
     fn raise(&self, shape: Shape) -> Result<Running> {
         let answerer = Process::start("floor server", &mut self.with_identity("floor-server"))?;
-        let mut address = answerer.wait_ready()?.address;
+        let mut address = answerer.wait_address()?;
         let start_cpu = answerer.cpu_time()?;
         let mut running = Running {
             asker: None,
@@ -74,7 +75,7 @@ impl Subject for Floor {
                     let mut command = self.role("udp-forwarder");
                     let name = format!("floor forwarder {number}");
                     let relay = Process::start(name, command.arg("--to").arg(format!("{address}")))?;
-                    address = relay.wait_ready()?.address;
+                    address = relay.wait_address()?;
                     running.relays.insert(0, relay);
                 }
                 running.asker = Some(connect("floor client".to_owned(), address)?);
@@ -88,6 +89,17 @@ impl Subject for Floor {
             }
         }
         Ok(running)
+    }
+
+    fn raise_keeping(&self, _place: Place) -> Result<Keeping> {
+        let mut command = self.role("disk-floor");
+        command.arg("--log").arg(self.directory.join("log"));
+        let asker = Process::start("floor of the disk", &mut command)?;
+        asker.wait_ready()?;
+        Ok(Keeping {
+            asker,
+            nodes: Vec::new(),
+        })
     }
 
     fn commands(&self, _running: &Running) -> Result<Vec<OneShot>> {

@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use crate::protocol::Handling;
-use crate::reading::{Cell, Load, Quantity, Readings, Spread};
-use crate::subject::{FLOOR, PRODUCT};
+use crate::reading::{Cell, Load, Place, Quantity, Readings, Spread};
+use crate::rounds::Scope;
+use crate::subject::{BASELINE, FLOOR, PRODUCT};
 
 /// p50 of a no-op unit, one at a time, over raw quinn's stream per request.
 const EXCHANGE_P50_RATIO: f64 = 2.5;
@@ -39,10 +40,17 @@ const PING_RATIO: f64 = 6.0;
 /// CPU time of a node from its start to listening, ms.
 const START_CPU_MILLIS: f64 = 50.0;
 
+/// Durable units a second, many at a time, over what the same disk gives for as few syncs as keeping them needs.
+const DURABLE_RATE_RATIO: f64 = 0.5;
+/// No-op units a second over another build's.
+const AGAINST_RATE_RATIO: f64 = 0.95;
+
 /// Exchanges under way at a time where latency is measured.
 pub(crate) const ONE: usize = 1;
 /// Exchanges under way at a time where the rate is measured.
 pub(crate) const MANY: usize = 256;
+/// Durable units under way at a time where their rate is measured.
+pub(crate) const KEPT: usize = 64;
 /// The command that every other one is compared with.
 pub(crate) const TRUE: &str = "true";
 /// A local no-op unit through the command line.
@@ -101,13 +109,54 @@ impl Gate {
     }
 }
 
-/// Every promise, judged by `readings`.
-pub(crate) fn judge(readings: &Readings) -> Vec<Gate> {
+/// Every promise within `scope`, judged by `readings`.
+pub(crate) fn judge(readings: &Readings, scope: Scope) -> Vec<Gate> {
+    match scope {
+        Scope::All => {}
+        Scope::Durable => return vec![durable(readings)],
+        Scope::Against => return against(readings),
+    }
     let mut gates = exchanges(readings);
     gates.extend(bulk(readings));
     gates.extend(absolute(readings));
     gates.extend(starts(readings));
+    gates.push(durable(readings));
     gates
+}
+
+fn durable(readings: &Readings) -> Gate {
+    let rate = Cell {
+        relays: 0,
+        load: Load::Durable {
+            outstanding: KEPT,
+            place: Place::Neighbour,
+        },
+        quantity: Quantity::PerSecond,
+    };
+    Gate::new(
+        format!("durable no-op units, {KEPT} at a time, rate over the disk's with the fewest syncs"),
+        Bound::AtLeast(DURABLE_RATE_RATIO),
+        readings.ratio((PRODUCT, rate), (FLOOR, rate)),
+    )
+}
+
+fn against(readings: &Readings) -> Vec<Gate> {
+    let gate = |outstanding| {
+        let rate = Cell {
+            relays: 0,
+            load: Load::Exchange {
+                outstanding,
+                handling: Handling::Pool,
+            },
+            quantity: Quantity::PerSecond,
+        };
+        Gate::new(
+            format!("no-op units, {outstanding} at a time, rate over the other build's"),
+            Bound::AtLeast(AGAINST_RATE_RATIO),
+            readings.ratio((PRODUCT, rate), (BASELINE, rate)),
+        )
+    };
+    vec![gate(ONE), gate(MANY)]
 }
 
 fn exchanges(readings: &Readings) -> Vec<Gate> {
@@ -294,7 +343,7 @@ mod tests {
 
     #[test]
     fn without_the_product_nothing_is_measured() {
-        let gates = judge(&Readings::default());
+        let gates = judge(&Readings::default(), Scope::All);
         assert!(gates.iter().all(|gate| gate.verdict == Verdict::NotMeasured));
     }
 
@@ -312,6 +361,46 @@ mod tests {
         readings.push(FLOOR, cell(Handling::InPlace), 50.0);
         readings.push(FLOOR, cell(Handling::Pool), 100.0);
         readings.push(PRODUCT, cell(Handling::Pool), 150.0);
-        assert_eq!(judge(&readings)[0].verdict, Verdict::Missed);
+        assert_eq!(judge(&readings, Scope::All)[0].verdict, Verdict::Missed);
+    }
+    #[test]
+    fn durable_units_are_judged_where_they_run_at_a_neighbour() {
+        let mut readings = Readings::default();
+        let cell = |place| Cell {
+            relays: 0,
+            load: Load::Durable {
+                outstanding: KEPT,
+                place,
+            },
+            quantity: Quantity::PerSecond,
+        };
+        for (place, product) in [(Place::Neighbour, 499.0), (Place::Here, 900.0)] {
+            readings.push(FLOOR, cell(place), 1000.0);
+            readings.push(PRODUCT, cell(place), product);
+        }
+        let verdicts = judge(&readings, Scope::Durable);
+        assert_eq!(verdicts.len(), 1);
+        assert_eq!(verdicts[0].verdict, Verdict::Missed);
+    }
+
+    #[test]
+    fn another_build_is_the_measure_where_one_is_given() {
+        let mut readings = Readings::default();
+        for (outstanding, product) in [(ONE, 95.0), (MANY, 94.0)] {
+            let cell = Cell {
+                relays: 0,
+                load: Load::Exchange {
+                    outstanding,
+                    handling: Handling::Pool,
+                },
+                quantity: Quantity::PerSecond,
+            };
+            readings.push(BASELINE, cell, 100.0);
+            readings.push(PRODUCT, cell, product);
+        }
+        let verdicts = judge(&readings, Scope::Against)
+            .into_iter()
+            .map(|gate| gate.verdict);
+        assert_eq!(verdicts.collect::<Vec<_>>(), [Verdict::Met, Verdict::Missed]);
     }
 }

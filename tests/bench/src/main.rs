@@ -4,6 +4,7 @@
 //! Roles: hidden verbs of this program, one a process, under `role`. Started under the name `node`, it is a node.
 
 mod accounting;
+mod disk;
 mod floor;
 mod gates;
 mod identity;
@@ -20,18 +21,19 @@ mod rounds;
 mod settings;
 mod subject;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
+use crate::disk::Disk;
 use crate::floor::Floor;
 use crate::measure::Extent;
 use crate::product::Product;
 use crate::report::Draft;
-use crate::rounds::Plan;
+use crate::rounds::{Plan, Scope};
 use crate::subject::Subject;
 
 /// Compares Workmesh with raw quinn doing the same exchanges in the same minutes
@@ -62,6 +64,17 @@ struct Run {
     /// Leave the product out, and with it the need for a `node` program
     #[arg(long)]
     floor_only: bool,
+    /// Measure durable units and nothing else
+    #[arg(long)]
+    durable: bool,
+    /// Measure only how fast small units are that go to no disk, beside another build's `node` and `workmesh-bench` in this
+    /// directory
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["floor_only", "durable"])]
+    against: Option<PathBuf>,
+    /// A directory on the disk that durable units are to be kept on [default: the one for temporary files, or where that
+    /// is in memory, the program's]
+    #[arg(long)]
+    dir: Option<PathBuf>,
     /// Print one JSON object, no tables
     #[arg(long)]
     json: bool,
@@ -80,6 +93,10 @@ enum Role {
     UdpForwarder(role::udp_forwarder::Args),
     #[command(hide = true)]
     ProductClient(role::product_client::Args),
+    #[command(hide = true)]
+    DiskFloor(role::disk_floor::Args),
+    #[command(hide = true)]
+    DurableClient(role::durable_client::Args),
 }
 
 fn main() -> Result<ExitCode> {
@@ -95,25 +112,31 @@ fn main() -> Result<ExitCode> {
         Some(Role::FloorClient(args)) => role::run(role::floor_client::run(args)),
         Some(Role::UdpForwarder(args)) => role::run(role::udp_forwarder::run(args)),
         Some(Role::ProductClient(args)) => role::run(role::product_client::run(args)),
+        Some(Role::DiskFloor(args)) => role::run(role::disk_floor::run(args)),
+        Some(Role::DurableClient(args)) => role::run(role::durable_client::run(args)),
         None => return drive(&args.run),
     }
     .map(|()| ExitCode::SUCCESS)
 }
 
 fn drive(run: &Run) -> Result<ExitCode> {
+    let disk = Disk::choose(run.dir.as_deref())?;
     let directory = tempfile::Builder::new()
         .prefix("workmesh-bench-")
-        .tempdir()
+        .tempdir_in(&disk.directory)
         .context("make the run's directory")?;
     interrupt::watch(directory.path().to_owned())?;
     let plan = plan(run);
-    let draft = Draft::begin(&plan)?;
-    let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(Floor::create(&directory)?)];
+    let draft = Draft::begin(&plan, &disk)?;
+    let mut subjects: Vec<Box<dyn Subject>> = vec![match &run.against {
+        Some(programs) => Box::new(Product::create_baseline(&directory, programs)?),
+        None => Box::new(Floor::create(&directory)?),
+    }];
     if !run.floor_only {
         subjects.push(Box::new(Product::create(&directory)?));
     }
     let readings = rounds::run(&subjects, &plan, report::progress)?;
-    let gates = gates::judge(&readings);
+    let gates = gates::judge(&readings, plan.scope);
     let report = draft.finish(readings, gates);
     if run.json {
         report.print_json()?;
@@ -132,6 +155,11 @@ fn plan(run: &Run) -> Plan {
     let window = Duration::from_millis(run.window_ms);
     let bulk_bytes = run.bulk_mib * MIB;
     Plan {
+        scope: match run {
+            Run { durable: true, .. } => Scope::Durable,
+            Run { against: Some(_), .. } => Scope::Against,
+            _ => Scope::All,
+        },
         rounds: run.rounds.into(),
         relays: run.relays.iter().map(|&relays| relays.into()).collect(),
         extent: Extent {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::protocol::{Answer, Exchanges, Handling, Order, Transfer};
+use crate::protocol::{Answer, DiskUse, Disks, Exchanges, Handling, Order, Transfer};
 use crate::reading::{Load, Quantity};
-use crate::subject::{CpuTime, Running};
+use crate::subject::{CpuTime, Keeping, Running};
 
 const MIB: f64 = 1024.0 * 1024.0;
 const GIB: f64 = 1024.0 * MIB;
@@ -106,6 +106,68 @@ pub(crate) fn mixed(running: &mut Running, extent: Extent, handling: Handling) -
     let mut figures = latencies(&exchanges);
     figures.push((Quantity::MibPerSecond, mib_per_second(&transfer)));
     Ok(figures)
+}
+
+/// Small exchanges of durable units, `outstanding` at a time.
+pub(crate) fn durable(keeping: &mut Keeping, extent: Extent, outstanding: usize) -> Result<Figures> {
+    let order = |window: Duration| -> Result<Order> {
+        Ok(Order::Exchange {
+            outstanding,
+            handling: Handling::Pool,
+            window_ms: millis(window)?,
+        })
+    };
+    keeping.asker.ask(&order(extent.warm_up)?, extent.warm_up)?;
+    let disks = disks(keeping)?;
+    let cpu = keeping.cpu_time()?;
+    let order = order(extent.window)?;
+    let answer = keeping.asker.ask(&order, extent.window)?;
+    let cpu = keeping.cpu_time()?.saturating_sub(cpu);
+    let used = used(disks, self::disks(keeping)?);
+    let Answer::Exchanges(exchanges) = answer else {
+        bail!("{order:?} was answered by {answer:?}");
+    };
+    let count = count_of(&exchanges)?;
+    let mut figures = latencies(&exchanges);
+    figures.extend([
+        (Quantity::PerSecond, count / exchanges.elapsed.as_secs_f64()),
+        (Quantity::CpuMicrosEach, micros(cpu) / count),
+        (Quantity::SyncsEach, used.origin.syncs as f64 / count),
+        (Quantity::AppendsEach, used.origin.appends as f64 / count),
+        (Quantity::LogBytesEach, used.origin.bytes as f64 / count),
+    ]);
+    if let Some(executor) = used.executor {
+        figures.extend([
+            (Quantity::ExecutorSyncsEach, executor.syncs as f64 / count),
+            (Quantity::ExecutorAppendsEach, executor.appends as f64 / count),
+            (Quantity::ExecutorLogBytesEach, executor.bytes as f64 / count),
+        ]);
+    }
+    Ok(figures)
+}
+
+fn disks(keeping: &mut Keeping) -> Result<Disks> {
+    match keeping.asker.ask(&Order::Disks, Duration::ZERO)? {
+        Answer::Disks(disks) => Ok(disks),
+        answer => bail!("{:?} was answered by {answer:?}", Order::Disks),
+    }
+}
+
+/// What was used between two looks.
+fn used(before: Disks, after: Disks) -> Disks {
+    let between = |before: DiskUse, after: DiskUse| DiskUse {
+        syncs: after.syncs.saturating_sub(before.syncs),
+        appends: after.appends.saturating_sub(before.appends),
+        // A log that was compacted meanwhile is shorter.
+        bytes: after.bytes.saturating_sub(before.bytes),
+    };
+    Disks {
+        origin: between(before.origin, after.origin),
+        executor: before
+            .executor
+            .zip(after.executor)
+            .map(|(before, after)| between(before, after)),
+    }
 }
 
 /// Memory of `count` pending requests at either end; what the first one costs once is not in it.

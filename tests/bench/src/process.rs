@@ -4,6 +4,7 @@
 //! It never looks at what a process says beyond the line.
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,6 +86,14 @@ impl Process {
     /// Waits for a role's first line.
     pub(crate) fn wait_ready(&self) -> Result<Ready> {
         self.read(PATIENCE)
+    }
+
+    /// Waits for a role's first line; answers with its address.
+    pub(crate) fn wait_address(&self) -> Result<SocketAddr> {
+        let ready = self.wait_ready()?;
+        ready
+            .address
+            .with_context(|| format!("{} has no address", self.name))
     }
 
     /// Waits for the line in which `find` finds what it looks for, and passes over those before.

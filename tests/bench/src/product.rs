@@ -21,9 +21,10 @@ use workmesh_node::{MeshName, NodeId};
 use crate::gates::{PING, SUBMIT};
 use crate::process::Process;
 use crate::protocol::Handling;
+use crate::reading::Place;
 use crate::role::workers::NOOP;
 use crate::settings::POOL_THREADS;
-use crate::subject::{OneShot, PRODUCT, Running, Shape, Subject};
+use crate::subject::{BASELINE, Keeping, OneShot, PRODUCT, Running, Shape, Subject};
 
 /// The name by which this program is started as a node.
 pub(crate) const NODE: &str = "node";
@@ -42,6 +43,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// A mesh made for the run.
 pub(crate) struct Product {
+    name: &'static str,
     bench: PathBuf,
     node: PathBuf,
     directory: PathBuf,
@@ -66,18 +68,31 @@ impl Product {
     /// Makes the mesh's CA in a directory of `run`, and finds the `node` program beside this one.
     pub(crate) fn create(run: &TempDir) -> Result<Self> {
         let bench = std::env::current_exe().context("find the own program")?;
+        Self::of(PRODUCT, bench, run)
+    }
+
+    /// The same with another build's programs, which are in `directory`.
+    pub(crate) fn create_baseline(run: &TempDir, directory: &Path) -> Result<Self> {
+        let bench = directory.join(env!("CARGO_BIN_NAME"));
+        Self::of(BASELINE, bench, run)
+    }
+
+    fn of(name: &'static str, bench: PathBuf, run: &TempDir) -> Result<Self> {
         let node = bench.with_file_name(NODE);
-        ensure!(
-            node.exists(),
-            "{} is not there: build it with `cargo build --release -p workmesh-node -p workmesh-bench`",
-            node.display()
-        );
-        let directory = run.path().join(PRODUCT);
+        for program in [&bench, &node] {
+            ensure!(
+                program.exists(),
+                "{} is not there: build it with `cargo build --release -p workmesh-node -p workmesh-bench`",
+                program.display()
+            );
+        }
+        let directory = run.path().join(name);
         let now = Timestamp::now();
         let mesh = MeshName::parse("bench").context("name the mesh")?;
         create_mesh(&directory, &mesh, &id("ca")?, DAYS, now).context("make the mesh")?;
         let ca = Ca::load(&directory, now).context("load the mesh's CA")?;
         Ok(Self {
+            name,
             bench,
             node,
             directory,
@@ -173,7 +188,7 @@ impl Product {
 
 impl Subject for Product {
     fn name(&self) -> &'static str {
-        PRODUCT
+        self.name
     }
 
     fn handlings(&self) -> &'static [Handling] {
@@ -186,6 +201,33 @@ impl Subject for Product {
             Shape::Line { relays } => self.raise_line(&homes, relays),
             Shape::Star { neighbours } => self.raise_star(&homes, neighbours),
         }
+    }
+
+    fn raise_keeping(&self, place: Place) -> Result<Keeping> {
+        let homes = self.homes();
+        let executor = homes.make(ANSWERER)?;
+        let (answerer, address) = self.answerer(&executor)?;
+        let mut nodes = vec![answerer];
+        let origin = match place {
+            Place::Here => executor.clone(),
+            Place::Neighbour => {
+                let origin = homes.make(ASKER)?;
+                let (node, _) = start_node(ASKER, &mut node_command(&self.node, &origin, Some(address)))?;
+                nodes.push(node);
+                origin
+            }
+        };
+        let mut command = Command::new(&self.bench);
+        command
+            .arg("durable-client")
+            .arg("--origin")
+            .arg(origin)
+            .arg("--executor")
+            .arg(executor)
+            .args(["--to", ANSWERER]);
+        let asker = Process::start("client of durable units", &mut command)?;
+        asker.wait_ready()?;
+        Ok(Keeping { asker, nodes })
     }
 
     fn commands(&self, _running: &Running) -> Result<Vec<OneShot>> {

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 /// A role's first line: it listens, or is connected.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ready {
-    /// The role's own UDP address.
-    pub(crate) address: SocketAddr,
+    /// The role's own UDP address, if it has one.
+    pub(crate) address: Option<SocketAddr>,
 }
 
 /// Where the answering side makes the answer.
@@ -44,6 +44,8 @@ pub(crate) enum Order {
     Hold { count: usize },
     /// End the held requests; answered by [`Answer::Done`].
     Release,
+    /// Tell what has gone to disk so far; answered by [`Answer::Disks`].
+    Disks,
 }
 
 /// What the role at the asking end answers.
@@ -61,6 +63,8 @@ pub(crate) enum Answer {
     },
     /// Of [`Order::Hold`] and [`Order::Release`].
     Done,
+    /// Of [`Order::Disks`].
+    Disks(Disks),
     /// The order could not be carried out; the role ends.
     Failed { message: String },
 }
@@ -81,4 +85,23 @@ pub(crate) struct Exchanges {
 pub(crate) struct Transfer {
     pub(crate) bytes: u64,
     pub(crate) elapsed: Duration,
+}
+
+/// What has gone to the disks of those who keep a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Disks {
+    pub(crate) origin: DiskUse,
+    /// None where the origin is the executor, or there is none.
+    pub(crate) executor: Option<DiskUse>,
+}
+
+/// What has gone to one disk since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DiskUse {
+    /// Calls that wait until the disk has what was written.
+    pub(crate) syncs: u64,
+    /// Records of which each is written whole or not at all.
+    pub(crate) appends: u64,
+    /// Bytes of the log.
+    pub(crate) bytes: u64,
 }

@@ -25,6 +25,8 @@ pub(crate) enum Load {
     Neighbours,
     /// Holding units that wait.
     Pending,
+    /// Durable units with small exchanges, so many at a time.
+    Durable { outstanding: usize, place: Place },
     /// Running a whole-process command of this name.
     Command(&'static str),
 }
@@ -46,9 +48,25 @@ impl std::fmt::Display for Load {
             Self::Idle => f.write_str("idle"),
             Self::Neighbours => f.write_str("idle neighbours"),
             Self::Pending => f.write_str("pending units"),
+            Self::Durable { outstanding, place } => {
+                let place = match place {
+                    Place::Neighbour => "at a neighbour",
+                    Place::Here => "at their origin",
+                };
+                write!(f, "durable units {place}, {outstanding} at a time")
+            }
             Self::Command(name) => write!(f, "command {name}"),
         }
     }
+}
+
+/// Where durable units run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// At a neighbour of their origin.
+    Neighbour,
+    /// At their origin.
+    Here,
 }
 
 /// What was measured, in which unit.
@@ -68,6 +86,12 @@ pub(crate) enum Quantity {
     KibEach,
     AskerKibEach,
     WallMillis,
+    SyncsEach,
+    AppendsEach,
+    LogBytesEach,
+    ExecutorSyncsEach,
+    ExecutorAppendsEach,
+    ExecutorLogBytesEach,
 }
 
 impl std::fmt::Display for Quantity {
@@ -87,6 +111,12 @@ impl std::fmt::Display for Quantity {
             Self::KibEach => "KiB each",
             Self::AskerKibEach => "KiB each, asking end",
             Self::WallMillis => "wall ms",
+            Self::SyncsEach => "syncs each",
+            Self::AppendsEach => "appends each",
+            Self::LogBytesEach => "log bytes each",
+            Self::ExecutorSyncsEach => "syncs each, executor",
+            Self::ExecutorAppendsEach => "appends each, executor",
+            Self::ExecutorLogBytesEach => "log bytes each, executor",
         })
     }
 }

@@ -7,15 +7,18 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
+use crate::disk::Disk;
 use crate::gates::{Bound, Gate, Verdict};
 use crate::reading::{Readings, Spread};
-use crate::rounds::Plan;
+use crate::rounds::{Plan, Scope};
 use crate::settings;
-use crate::subject::{FLOOR, PRODUCT};
+use crate::subject::{BASELINE, FLOOR, PRODUCT};
 
 /// Everything a run found, and what it ran on.
 #[derive(Serialize)]
 pub(crate) struct Report {
+    /// What the product is compared with.
+    beside: &'static str,
     machine: Machine,
     settings: Settings,
     readings: Readings,
@@ -26,6 +29,8 @@ pub(crate) struct Report {
 struct Machine {
     cpus: usize,
     kernel: String,
+    /// What the run's files are on, durable units among them.
+    disk: String,
     /// Of the last minute before the run: what else kept the machine busy.
     load_average: String,
 }
@@ -36,6 +41,8 @@ struct Settings {
     window_ms: u128,
     bulk_bytes: u64,
     exchange_bytes: usize,
+    kept_steps: usize,
+    kept_bytes: usize,
     pool_threads: usize,
     mtu_upper_bound_bytes: u16,
     socket_buffer_bytes: usize,
@@ -46,11 +53,12 @@ struct Settings {
 }
 
 impl Machine {
-    fn read() -> Result<Self> {
+    fn read(disk: &Disk) -> Result<Self> {
         let text = |path: &str| fs::read_to_string(path).with_context(|| format!("read {path}"));
         Ok(Self {
             cpus: std::thread::available_parallelism().map_or(1, Into::into),
             kernel: text("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            disk: format!("{} at {}", disk.name(), disk.directory.display()),
             load_average: text("/proc/loadavg")?
                 .split_whitespace()
                 .next()
@@ -62,20 +70,27 @@ impl Machine {
 
 /// A report that waits for its figures; the machine is looked at before they are taken.
 pub(crate) struct Draft {
+    beside: &'static str,
     machine: Machine,
     settings: Settings,
 }
 
 impl Draft {
     /// Notes the machine and the plan.
-    pub(crate) fn begin(plan: &Plan) -> Result<Self> {
+    pub(crate) fn begin(plan: &Plan, disk: &Disk) -> Result<Self> {
         Ok(Self {
-            machine: Machine::read()?,
+            beside: match plan.scope {
+                Scope::All | Scope::Durable => FLOOR,
+                Scope::Against => BASELINE,
+            },
+            machine: Machine::read(disk)?,
             settings: Settings {
                 rounds: plan.rounds,
                 window_ms: plan.extent.window.as_millis(),
                 bulk_bytes: plan.extent.bulk_bytes,
                 exchange_bytes: settings::EXCHANGE_BYTES,
+                kept_steps: settings::KEPT_STEPS,
+                kept_bytes: settings::KEPT_BYTES,
                 pool_threads: settings::POOL_THREADS,
                 mtu_upper_bound_bytes: settings::MTU_UPPER_BOUND_BYTES,
                 socket_buffer_bytes: settings::SOCKET_BUFFER_BYTES,
@@ -90,6 +105,7 @@ impl Draft {
     /// Adds the figures and what they mean.
     pub(crate) fn finish(self, readings: Readings, gates: Vec<Gate>) -> Report {
         Report {
+            beside: self.beside,
             machine: self.machine,
             settings: self.settings,
             readings,
@@ -119,8 +135,12 @@ impl Report {
     #[expect(clippy::print_stdout, reason = "this is the program's output")]
     pub(crate) fn print_tables(&self) {
         println!(
-            "{} CPUs, Linux {}, load average {} before the run; {} rounds, median [least-most]",
-            self.machine.cpus, self.machine.kernel, self.machine.load_average, self.settings.rounds,
+            "{} CPUs, Linux {}, files on {}, load average {} before the run; {} rounds, median [least-most]",
+            self.machine.cpus,
+            self.machine.kernel,
+            self.machine.disk,
+            self.machine.load_average,
+            self.settings.rounds,
         );
         println!("{}", self.readings_table());
         if self.is_product_measured() {
@@ -138,15 +158,15 @@ impl Report {
     }
 
     fn readings_table(&self) -> Table {
-        let mut table = new_table(&["relays", "load", "quantity", FLOOR, PRODUCT, "ratio"]);
+        let mut table = new_table(&["relays", "load", "quantity", self.beside, PRODUCT, "ratio"]);
         for cell in self.readings.cells() {
             table.add_row([
                 cell.relays.to_string(),
                 cell.load.to_string(),
                 cell.quantity.to_string(),
-                show(Spread::of(self.readings.rounds(FLOOR, cell))),
+                show(Spread::of(self.readings.rounds(self.beside, cell))),
                 show(Spread::of(self.readings.rounds(PRODUCT, cell))),
-                show(self.readings.ratio((PRODUCT, cell), (FLOOR, cell))),
+                show(self.readings.ratio((PRODUCT, cell), (self.beside, cell))),
             ]);
         }
         align_right(&mut table, 3..6);

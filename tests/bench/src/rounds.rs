@@ -3,23 +3,37 @@
 
 use anyhow::Result;
 
-use crate::gates::{MANY, ONE};
-use crate::measure::{self, Extent};
+use crate::gates::{KEPT, MANY, ONE};
+use crate::measure::{self, Extent, Figures};
 use crate::one_shot;
 use crate::protocol::Handling;
-use crate::reading::{Cell, Load, Quantity, Readings, Spread};
+use crate::reading::{Cell, Load, Place, Quantity, Readings, Spread};
 use crate::subject::{OneShot, Running, Shape, Subject};
 
 /// Idle neighbours of the node whose memory is read.
 const NEIGHBOURS: usize = 32;
 /// Units that wait where the memory of waiting units is read.
 const PENDING: usize = 400;
+/// Times each of two builds is measured in a round.
+const TURNS: usize = 4;
 /// Times a whole-process command is timed in a round.
 const COMMAND_REPEATS: usize = 15;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Everything that this build has to say.
+    All,
+    /// Durable units.
+    Durable,
+    /// Small exchanges beside another build's.
+    Against,
+}
 
 /// What a run does.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    pub(crate) scope: Scope,
     /// How often everything is measured.
     pub(crate) rounds: usize,
     /// The lengths of line, in relays between the ends.
@@ -35,12 +49,23 @@ pub(crate) fn run(
 ) -> Result<Readings> {
     let mut readings = Readings::default();
     for round in 1..=plan.rounds {
+        let mut progress = |what: &str| progress(&format!("round {round} of {}: {what}", plan.rounds));
+        if plan.scope == Scope::Against {
+            progress("small units of two builds");
+            load_in_turn(subjects, plan.extent, &mut readings)?;
+            continue;
+        }
+        progress("durable units");
+        load_keeping(subjects, plan.extent, &mut readings)?;
+        if plan.scope == Scope::Durable {
+            continue;
+        }
         for &relays in &plan.relays {
             let mut lines = raise_all(subjects, Shape::Line { relays })?;
-            progress(&format!("round {round} of {}: {relays} relays", plan.rounds));
+            progress(&format!("{relays} relays"));
             load_lines(subjects, &mut lines, relays, plan.extent, &mut readings)?;
         }
-        progress(&format!("round {round} of {}: memory and starts", plan.rounds));
+        progress("memory and starts");
         for subject in subjects {
             read_memory(subject.as_ref(), &mut readings)?;
         }
@@ -82,6 +107,56 @@ fn load_lines(
         }
     }
     Ok(())
+}
+
+/// Durable units, in each place on one subject after the other while all of their processes are up.
+fn load_keeping(subjects: &[Box<dyn Subject>], extent: Extent, readings: &mut Readings) -> Result<()> {
+    for place in [Place::Neighbour, Place::Here] {
+        let raised = subjects.iter().map(|subject| subject.raise_keeping(place));
+        let mut raised = raised.collect::<Result<Vec<_>>>()?;
+        for outstanding in [ONE, KEPT] {
+            let load = Load::Durable { outstanding, place };
+            for (subject, keeping) in subjects.iter().zip(&mut raised) {
+                let figures = measure::durable(keeping, extent, outstanding)?;
+                push(readings, subject.name(), load, figures);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Small exchanges on two builds in turn, [`TURNS`] times, each the first as often as the other.
+fn load_in_turn(subjects: &[Box<dyn Subject>], extent: Extent, readings: &mut Readings) -> Result<()> {
+    let mut lines = raise_all(subjects, Shape::Line { relays: 0 })?;
+    let handling = Handling::Pool;
+    for outstanding in [ONE, MANY] {
+        let load = Load::Exchange {
+            outstanding,
+            handling,
+        };
+        for turn in 0..TURNS {
+            let mut order: Vec<usize> = (0..subjects.len()).collect();
+            if turn % 2 == 1 {
+                order.reverse();
+            }
+            for index in order {
+                let figures = measure::exchange(&mut lines[index], extent, outstanding, handling)?;
+                push(readings, subjects[index].name(), load, figures);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn push(readings: &mut Readings, subject: &'static str, load: Load, figures: Figures) {
+    for (quantity, figure) in figures {
+        let cell = Cell {
+            relays: 0,
+            load,
+            quantity,
+        };
+        readings.push(subject, cell, figure);
+    }
 }
 
 fn loads() -> impl Iterator<Item = Load> {

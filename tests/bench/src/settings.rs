@@ -18,6 +18,12 @@ pub(crate) const BULK_CHUNK_BYTES: usize = 64 * 1024;
 /// Threads of the pool a request is handed to where the load asks for the hand-off.
 pub(crate) const POOL_THREADS: usize = 2;
 
+/// Records that have to be on its origin's disk before a durable unit is done, one after the other: that it was taken and offered,
+/// and what came of it.
+pub(crate) const KEPT_STEPS: usize = 2;
+/// Bytes of such a record, on average, where a unit has [`EXCHANGE_BYTES`] each way.
+pub(crate) const KEPT_BYTES: usize = 300;
+
 /// Bytes a socket asks the system for, each way; the system may grant less.
 pub(crate) const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// The largest packet MTU discovery tries, in bytes of UDP payload.

@@ -9,11 +9,14 @@ use anyhow::{Context as _, Result};
 
 use crate::process::Process;
 use crate::protocol::{Answer, Handling, Order};
+use crate::reading::Place;
 
 /// Name of the subject that is raw quinn.
 pub(crate) const FLOOR: &str = "floor";
 /// Name of the subject that is a mesh of nodes.
 pub(crate) const PRODUCT: &str = "product";
+/// Name of the subject that is a mesh of nodes of another build.
+pub(crate) const BASELINE: &str = "baseline";
 
 /// Which processes there are and how they are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +37,9 @@ pub(crate) trait Subject {
 
     /// Starts the processes of `shape` and returns when all of them are ready and joined.
     fn raise(&self, shape: Shape) -> Result<Running>;
+
+    /// Starts what keeps units that run at `place`, and returns when it is ready.
+    fn raise_keeping(&self, place: Place) -> Result<Keeping>;
 
     /// The whole-process commands to be timed while `running` is up.
     fn commands(&self, running: &Running) -> Result<Vec<OneShot>>;
@@ -85,6 +91,22 @@ impl Running {
             all: self.processes().map(Process::cpu_time).sum::<Result<_>>()?,
             relays: self.relays.iter().map(Process::cpu_time).sum::<Result<_>>()?,
         })
+    }
+}
+
+/// The processes that keep units on disk and run them. Dropped, all of them end.
+pub(crate) struct Keeping {
+    /// Has the units done.
+    pub(crate) asker: Process,
+    /// Those that keep and run them, if these are others.
+    pub(crate) nodes: Vec<Process>,
+}
+
+impl Keeping {
+    /// CPU time of all processes.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        let processes = std::iter::once(&self.asker).chain(&self.nodes);
+        processes.map(Process::cpu_time).sum()
     }
 }
 

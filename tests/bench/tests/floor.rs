@@ -32,6 +32,8 @@ fn a_short_run_reports_every_figure() {
         (1, "bulk", "CPU s/GiB"),
         (1, "bulk", "growth of a relay, MiB"),
         (1, "exchange beside bulk", "p99 µs"),
+        (0, "durable units at a neighbour, 64 at a time", "per second"),
+        (0, "durable units at their origin, 1 at a time", "syncs each"),
         (0, "start to listening", "CPU ms"),
         (0, "idle", "resident MiB"),
         (0, "idle neighbours", "KiB each"),

@@ -46,6 +46,7 @@ async fn live_with(fault: Fault, forgetful: bool) -> usize {
         history.check_crash(&disk, Crash::Written).await;
     }
     history.check_crash(&disk, Crash::Synced).await;
+    history.check_crash(&disk, Crash::Unlinked).await;
     disk.heal();
     let again = history.append(30, [700, 20], Sync::Synced).await;
     assert!(again, "the store does not go on after {fault:?}");
@@ -125,4 +126,44 @@ async fn a_sync_that_fails_may_lose_what_it_had() {
             .await;
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_unsynced_is_synced_by_the_next_one() {
+    let disk = Faulty::new();
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+    let mut history = History::new(store);
+    history.append(1, [300, 2000], Sync::Written).await;
+    history.append(2, [3000, 10], Sync::Written).await;
+    let disk = disk.kill();
+    let (store, found) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+    assert_eq!(found.len(), 2);
+    let before = std::mem::replace(history.store_mut(), store);
+    history.append(1, [0, 0], Sync::Synced).await;
+    history.append(2, [0, 0], Sync::Synced).await;
+    history.check_crash(&disk, Crash::Synced).await;
+    history.store().close().await;
+    before.close().await;
+}
+
+#[tokio::test]
+async fn segments_that_come_back_bring_nothing_back() {
+    let disk = Faulty::new();
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+    let mut history = History::new(store);
+    for number in 0..60 {
+        history.append(number, [500, 300], Sync::Written).await;
+        history.remove(number).await;
+        if number % 4 == 0 {
+            history.append(100, [0, 30], Sync::Synced).await;
+            history.check_crash(&disk, Crash::Unlinked).await;
+        }
+    }
+    history.append(101, [0, 30], Sync::Synced).await;
+    let left = disk.crash(Crash::Unlinked);
+    let (store, found) = Store::open_with(Arc::new(left), small()).unwrap();
+    let keys: Vec<_> = found.iter().map(|found| found.key).collect();
+    assert_eq!(keys, [key(100), key(101)]);
+    store.close().await;
+    history.store().close().await;
 }

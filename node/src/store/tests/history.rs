@@ -64,6 +64,10 @@ impl History {
         &self.store
     }
 
+    pub(super) fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
     /// Appends a record, `payload` and `responses` bytes; answers whether it is stored.
     pub(super) async fn append(&mut self, number: u128, sizes: [usize; 2], sync: Sync) -> bool {
         self.count += 1;

@@ -1,6 +1,7 @@
 //! The store as its callers see it, on the real disk and on one that fails.
 
 mod life;
+mod admit;
 mod history;
 mod faults;
 mod damage;

@@ -126,10 +126,6 @@ async fn new_work_is_refused_above_the_quota_and_below_the_reserve() {
     assert!(store.admit(10_000).is_ok());
     let refused = store.admit(10_001).unwrap_err();
     assert!(matches!(refused, StoreError::OverQuota { .. }), "{refused}");
-    assert!(
-        refused.is_no_room() && refused.to_string().contains("work.quota"),
-        "{refused}"
-    );
     store
         .append(key(1), vec![payload(bytes(1, 4000))], Sync::Synced)
         .await
@@ -144,33 +140,11 @@ async fn new_work_is_refused_above_the_quota_and_below_the_reserve() {
     assert!(store.admit(100).is_ok());
     let refused = store.admit(101).unwrap_err();
     assert!(matches!(refused, StoreError::BelowReserve { .. }), "{refused}");
-    assert!(
-        refused.is_no_room() && refused.to_string().contains("work.reserve"),
-        "{refused}"
-    );
     // What is under way goes on.
     store
         .append(key(1), vec![payload(bytes(1, 4000))], Sync::Synced)
         .await
         .unwrap();
-    store.close().await;
-}
-
-#[tokio::test]
-async fn garbage_does_not_fill_a_small_store() {
-    let disk = Faulty::new();
-    let settings = StoreSettings::within(16 << 20, 0);
-    let (store, _) = Store::open_with(Arc::new(disk.clone()), settings).unwrap();
-    store
-        .append(key(1), vec![record("stays")], Sync::Written)
-        .await
-        .unwrap();
-    for number in 2..1000 {
-        let entries = vec![payload(bytes(1, 30_000))];
-        store.append(key(number), entries, Sync::Written).await.unwrap();
-        store.remove(key(number)).await.unwrap();
-        store.admit(0).unwrap();
-    }
     store.close().await;
 }
 

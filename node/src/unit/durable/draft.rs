@@ -1,6 +1,5 @@
 //! A durable unit whose payload is on its way from its submitter into the store.
 
-use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,7 +123,7 @@ impl Draft {
         Order {
             directive: std::mem::take(&mut submit.directive),
             to: submit.to.take(),
-            params: std::mem::replace(&mut submit.params, BTreeMap::new()),
+            params: std::mem::take(&mut submit.params),
             payload_bytes: self.bytes,
             payload_digest: self.hasher.finish(),
             submitted_ms: self.submitted_ms,

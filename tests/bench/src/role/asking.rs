@@ -6,22 +6,31 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 
-use crate::protocol::{Answer, Exchanges, Handling, Order, Transfer};
+use crate::protocol::{Answer, Disks, Exchanges, Handling, Order, Transfer};
 
 /// Bytes of the transfer that have to have arrived before it counts as saturating the path.
 const SATURATED_BYTES: u64 = 32 * 1024 * 1024;
 
-/// One end that asks another.
-pub(super) trait Asker: Clone + Send + 'static {
-    /// What comes back and is not read at once.
-    type Incoming: Incoming;
-
+/// One end that makes small exchanges.
+pub(super) trait Exchanger: Clone + Send + 'static {
     /// One request and its answer, checked to be the same bytes.
     fn exchange(&self, handling: Handling) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// One end whose exchanges go to disk.
+pub(super) trait Keeper: Exchanger {
+    /// What has gone to disk so far.
+    fn disks(&self) -> impl Future<Output = Result<Disks>>;
+}
+
+/// One end that asks another.
+pub(super) trait Asker: Exchanger {
+    /// What comes back and is not read at once.
+    type Incoming: Incoming;
 
     /// Asks for so many bytes.
     fn transfer(&self, bytes: u64) -> impl Future<Output = Result<Self::Incoming>>;
@@ -42,11 +51,34 @@ pub(super) trait Incoming {
 /// Obeys orders until stdin ends.
 pub(super) async fn obey_all<A: Asker>(asker: &A) -> Result<()> {
     let mut held = Vec::new();
+    serve(async |order| obey(order, asker, &mut held).await).await
+}
+
+/// Obeys orders to exchange, and to tell of the disks, until stdin ends.
+pub(super) async fn obey_keeping<K: Keeper>(keeper: &K) -> Result<()> {
+    serve(async |order| match order {
+        Order::Exchange {
+            outstanding,
+            handling,
+            window_ms,
+        } => {
+            let window = Duration::from_millis(window_ms);
+            Ok(Answer::Exchanges(
+                exchange(keeper, outstanding, handling, window).await?,
+            ))
+        }
+        Order::Disks => Ok(Answer::Disks(keeper.disks().await?)),
+        _ => bail!("this role cannot obey {order:?}"),
+    })
+    .await
+}
+
+async fn serve(mut obey: impl AsyncFnMut(Order) -> Result<Answer>) -> Result<()> {
     let mut lines = super::stdin_lines();
     while let Some(line) = lines.next_line().await.context("read an order")? {
         let order = serde_json::from_str(&line).context("understand an order")?;
         let outcome = tokio::select! {
-            outcome = obey(order, asker, &mut held) => outcome,
+            outcome = obey(order) => outcome,
             // The driver says nothing before it has its answer, so this is its end.
             _ = lines.next_line() => return Ok(()),
         };
@@ -91,12 +123,13 @@ async fn obey<A: Asker>(order: Order, asker: &A, held: &mut Vec<A::Incoming>) ->
             }
             Ok(Answer::Done)
         }
+        Order::Disks => bail!("nothing goes to disk here"),
     }
 }
 
 /// Keeps `outstanding` exchanges under way for `window`, then lets the last ones end.
-async fn exchange<A: Asker>(
-    asker: &A,
+async fn exchange<E: Exchanger>(
+    asker: &E,
     outstanding: usize,
     handling: Handling,
     window: Duration,

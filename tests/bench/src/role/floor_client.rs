@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use quinn::{Connection, RecvStream, VarInt};
 
-use super::asking::{self, Asker, Incoming};
+use super::asking::{self, Asker, Exchanger, Incoming};
 use super::request::Request;
 use crate::identity;
 use crate::protocol::Handling;
@@ -39,9 +39,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-impl Asker for Connection {
-    type Incoming = RecvStream;
-
+impl Exchanger for Connection {
     async fn exchange(&self, handling: Handling) -> Result<()> {
         let request = match handling {
             Handling::InPlace => Request::Echo,
@@ -56,6 +54,10 @@ impl Asker for Connection {
         ensure!(answer == request, "an answer is not its request");
         Ok(())
     }
+}
+
+impl Asker for Connection {
+    type Incoming = RecvStream;
 
     async fn transfer(&self, bytes: u64) -> Result<RecvStream> {
         ask(self, &Request::Bulk(bytes).encode()).await

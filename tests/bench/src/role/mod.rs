@@ -3,6 +3,8 @@
 //! A role reports itself on stdout, obeys stdin, and ends with it, so that none outlives its driver however that ends.
 
 mod asking;
+pub(crate) mod disk_floor;
+pub(crate) mod durable_client;
 pub(crate) mod floor_client;
 pub(crate) mod floor_server;
 pub(crate) mod product_client;
@@ -46,7 +48,9 @@ fn stdin_lines() -> Lines<BufReader<Stdin>> {
 }
 
 fn say_ready(address: SocketAddr) -> Result<()> {
-    say(&Ready { address })
+    say(&Ready {
+        address: Some(address),
+    })
 }
 
 fn say(line: &impl Serialize) -> Result<()> {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use workmesh_node::config::PeerAddress;
 use workmesh_node::{Bytes, Eof, Node, NodeId, Outcome, Settings, UnitEvent, UnitEvents, UnitRequest};
 
-use super::asking::{self, Asker, Incoming};
+use super::asking::{self, Asker, Exchanger, Incoming};
 use super::workers::{BULK, ECHO, HOLD};
 use crate::protocol::Handling;
 use crate::settings::{EXCHANGE_BYTES, POOL_THREADS};
@@ -71,9 +71,7 @@ impl Mesh {
     }
 }
 
-impl Asker for Mesh {
-    type Incoming = UnitEvents;
-
+impl Exchanger for Mesh {
     async fn exchange(&self, _handling: Handling) -> Result<()> {
         let mut events = self.submit(ECHO, Bytes::from_static(PAYLOAD)).await?;
         let mut missing = PAYLOAD.as_slice();
@@ -89,6 +87,10 @@ impl Asker for Mesh {
         ensure!(missing.is_empty(), "a unit ended without its whole answer");
         Ok(())
     }
+}
+
+impl Asker for Mesh {
+    type Incoming = UnitEvents;
 
     async fn transfer(&self, bytes: u64) -> Result<UnitEvents> {
         self.submit(BULK, Bytes::copy_from_slice(&bytes.to_be_bytes()))

@@ -1,5 +1,11 @@
 //! Workers that end in every way a unit can end. Linked into the tests' own node; never shipped.
 
+mod noise;
+mod record;
+
+pub use noise::Noise;
+pub use record::{Recording, Run};
+
 use std::time::Duration;
 
 use worker_api::{Buffer, Bytes, Context, Error, PayloadFile, Responder, Result, worker};

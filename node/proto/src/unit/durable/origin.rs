@@ -231,11 +231,8 @@ impl DurableOrigin {
             OriginInput::Found(candidate) => self.on_found(candidate),
             OriginInput::NotFound(why) => self.on_not_found(why),
             OriginInput::Released(executor, number) => self.on_released(&executor, number),
-            OriginInput::NotReleased(executor, number) => {
-                if !self.debts.defer(&executor, number, now) {
-                    self.on_released(&executor, number);
-                }
-            }
+            OriginInput::NotReleased(executor, number) if self.debts.defer(&executor, number, now) => {}
+            OriginInput::NotReleased(executor, number) => self.on_released(&executor, number),
             OriginInput::Cancel => self.cancel(),
             OriginInput::Wake => {}
             OriginInput::MeshChanged => self.hurry(),
