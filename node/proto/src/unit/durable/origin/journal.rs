@@ -1,0 +1,219 @@
+//! How a unit ends at its origin, and what goes to its journal.
+
+use bytes::Bytes;
+
+use super::{DurableOrigin, Step};
+use crate::id::NodeId;
+use crate::record::OriginRecord;
+use crate::unit::durable::frames::{ResponseFrames, position};
+use crate::unit::durable::words::OriginEffect;
+use crate::wire::unit::{Eof, Kind, Outcome};
+
+impl DurableOrigin {
+    // the end
+
+    pub(super) fn cancel(&mut self) {
+        self.cancelled = true;
+        if self.may_end() {
+            self.end(Kind::Cancelled, "cancelled by the submitter");
+        }
+    }
+
+    /// Ends the unit from here, with what has come so far.
+    pub(super) fn end(&mut self, kind: Kind, why: impl Into<String>) {
+        let eof = Eof {
+            responses: self.tally.responses(),
+            bytes: self.tally.bytes(),
+            digest: self.tally.digest(),
+            duration_ms: self.now.saturating_sub(self.history.order().submitted_ms),
+            ..Eof::without_responses(kind, why)
+        };
+        self.finish(eof);
+    }
+
+    pub(super) fn finish(&mut self, eof: Eof) {
+        self.close_conversation();
+        if matches!(self.step, Step::Offering { .. }) {
+            self.withdraw("the unit ended before it was offered".to_owned());
+        }
+        if let Some((executor, offer)) = self.history.offered().cloned() {
+            self.debts.owe(executor, offer.number, self.now, None);
+        }
+        self.store_end(eof);
+    }
+
+    /// The end goes to the disk with all that is not there yet, after what is under way.
+    pub(super) fn store_end(&mut self, eof: Eof) {
+        if self.append.is_some() {
+            self.eof = Some(eof.clone());
+            self.step = Step::Ending { append: 0, eof };
+            return;
+        }
+        let data = self.frames.take();
+        let record = OriginRecord::Ended {
+            eof: eof.clone(),
+            at_ms: self.now,
+        };
+        let append = self.append(vec![record], data.clone(), true);
+        self.append = Some((append, data, self.tally.clone()));
+        self.step = Step::Ending { append, eof };
+    }
+
+    /// An end that is not on the disk yet is told to nobody.
+    pub(super) fn may_tell(&self) -> bool {
+        !matches!(
+            self.step,
+            Step::Ending { .. } | Step::EndLater { .. } | Step::Gone
+        )
+    }
+
+    pub(super) fn tell_debts(&mut self) {
+        let outcome = self.history.end().map_or(Outcome::Lost, |eof| eof.outcome);
+        for (executor, number) in self.debts.due(self.now) {
+            self.effects.push_back(OriginEffect::Release {
+                executor,
+                number,
+                outcome,
+            });
+        }
+    }
+
+    pub(super) fn on_released(&mut self, executor: &NodeId, number: u32) {
+        if self.debts.settle(executor, number) {
+            self.note(OriginRecord::Released {
+                executor: executor.clone(),
+            });
+            self.done_if_told();
+        }
+    }
+
+    pub(super) fn done_if_told(&mut self) {
+        if matches!(self.step, Step::Ended) && self.debts.is_empty() {
+            self.effects.push_back(OriginEffect::Done);
+        }
+    }
+
+    // the journal
+
+    pub(super) fn append(&mut self, records: Vec<OriginRecord>, data: Bytes, sync: bool) -> u64 {
+        let number = self.next_append;
+        self.next_append += 1;
+        self.effects.push_back(OriginEffect::Append {
+            number,
+            records,
+            data,
+            sync,
+        });
+        number
+    }
+
+    /// Notes what may be lost in a crash: it would be found out again.
+    pub(super) fn note(&mut self, record: OriginRecord) -> u64 {
+        self.history.apply(&record);
+        self.append(vec![record], Bytes::new(), false)
+    }
+
+    /// Hands the journal what has come, one append at a time.
+    pub(super) fn flush(&mut self) {
+        if self.append_at.is_some_and(|at| at <= self.now) {
+            self.append_at = None;
+        }
+        let may = self.append.is_none() && self.append_at.is_none() && !self.frames.is_empty();
+        if !may || !self.may_end() {
+            return;
+        }
+        let data = self.frames.take();
+        let number = self.append(Vec::new(), data.clone(), true);
+        self.append = Some((number, data, self.tally.clone()));
+    }
+
+    pub(super) fn on_stored(&mut self, number: u64) {
+        if let Some((_, _, tally)) = self.append.take_if(|(append, ..)| *append == number) {
+            self.stored = position(&tally);
+            self.kept = tally;
+            self.effects.push_back(OriginEffect::Changed);
+            self.acknowledge();
+        }
+        self.accepting.take_if(|append| *append == number);
+        self.debts.on_append(number, None);
+        match &self.step {
+            Step::Storing => {
+                self.effects.push_back(OriginEffect::Stored);
+                self.step = match self.history.offered() {
+                    Some(_) => Step::Offering { append: number },
+                    None => Step::Waiting { at: self.now },
+                };
+                if self.cancelled {
+                    self.cancel();
+                } else if self.history.offered().is_some() && !self.is_overdue() {
+                    self.offer();
+                }
+            }
+            Step::Offering { append } if *append == number && !self.is_overdue() => self.offer(),
+            Step::Ending { append, eof } if *append == number => {
+                let eof = eof.clone();
+                self.history.apply(&OriginRecord::Ended {
+                    eof: eof.clone(),
+                    at_ms: self.now,
+                });
+                self.step = Step::Ended;
+                self.effects.push_back(OriginEffect::Ended(eof));
+                self.done_if_told();
+            }
+            Step::Ending { append: 0, .. } if self.append.is_none() => self.store_end_now(),
+            _ => {}
+        }
+    }
+
+    pub(super) fn store_end_now(&mut self) {
+        if let Some(eof) = self.eof.take() {
+            self.store_end(eof);
+        }
+    }
+
+    /// What came and is not on the disk is lost: the unit ends with what is.
+    pub(super) fn on_closed(&mut self, number: u64, why: String) {
+        if self.append.take_if(|(append, ..)| *append == number).is_none() {
+            return self.on_not_stored(number, why);
+        }
+        self.frames = ResponseFrames::default();
+        self.tally = self.kept.clone();
+        self.eof = None;
+        if matches!(self.step, Step::Ending { .. }) {
+            self.step = Step::Waiting { at: self.now };
+        }
+        if self.may_end() {
+            self.end(Kind::Internal, why);
+        }
+    }
+
+    pub(super) fn on_not_stored(&mut self, number: u64, why: String) {
+        let retry = self.now + self.timings.retry_most_ms.min(1000);
+        let data = self.append.take_if(|(append, ..)| *append == number);
+        if let Some((_, data, _)) = &data {
+            self.frames.put_back(data);
+            self.append_at = Some(retry);
+        }
+        self.debts.on_append(number, Some(retry));
+        match &self.step {
+            Step::Storing => {
+                self.step = Step::Gone;
+                self.effects.push_back(OriginEffect::NotStored(why));
+            }
+            Step::Offering { append } if *append == number => {
+                self.history.apply(&OriginRecord::Withdrawn {
+                    reason: why.clone(),
+                    at_ms: self.now,
+                });
+                self.wait(why);
+            }
+            Step::Ending { append, eof } if *append == number || (*append == 0 && data.is_some()) => {
+                let eof = eof.clone();
+                self.reason = why;
+                self.eof = None;
+                self.step = Step::EndLater { at: retry, eof };
+            }
+            _ => {}
+        }
+    }
+}
