@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use worker_api::PayloadKind;
@@ -46,8 +47,10 @@ impl PayloadFeed {
         self.unit.entry.kind
     }
 
-    /// The whole payload of a durable unit is at hand: the unit may begin, and reads it as it is pushed.
+    /// The whole payload of a durable unit is at hand: the unit may begin, and reads it as it is pushed. Until here the payload could
+    /// not move, so it has not stalled.
     pub(crate) fn begin(&self) {
+        self.unit.pipes().payload.moved = Instant::now();
         if self.unit.entry.kind != PayloadKind::Bytes {
             self.pool.payload_complete(&self.unit);
         }

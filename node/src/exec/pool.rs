@@ -360,7 +360,9 @@ impl State {
     fn forget(&mut self, unit: &Unit) {
         unit.phase.set(Phase::Gone);
         self.active.remove(&unit.id);
-        self.ended.remember(unit.id);
+        if !unit.durable {
+            self.ended.remember(unit.id);
+        }
     }
 
     fn load(&self, settings: &ExecSettings) -> LoadFigures {

@@ -75,12 +75,21 @@ impl Pool {
 }
 
 impl State {
-    /// Takes the unit among the active ones, if it may be there.
+    /// Takes the unit among the active ones, if it may be there. A durable one may come again once it has ended: whoever keeps it
+    /// knows which of its offers are over.
     fn enter(&mut self, unit: &Arc<Unit>, settings: &ExecSettings) -> Result<(), Refused> {
         if self.draining.is_some() || self.closed {
             return Err(draining());
         }
-        if self.active.contains_key(&unit.id) || self.ended.contains(unit.id) {
+        let active = self.active.contains_key(&unit.id);
+        if unit.durable && active {
+            let message = format!(
+                "an earlier attempt of unit {} is still here: try again later",
+                unit.id
+            );
+            return Err(refused(Kind::Busy, message));
+        }
+        if !unit.durable && (active || self.ended.contains(unit.id)) {
             let message = format!("unit {} runs or has run here: use a new id", unit.id);
             return Err(refused(Kind::Duplicate, message));
         }

@@ -112,6 +112,19 @@ async fn an_id_that_runs_or_has_run_is_refused() {
 }
 
 #[tokio::test]
+async fn a_durable_unit_may_come_again_once_it_has_ended() {
+    let rig = rig(1, 1);
+    let mut unit = submit("noop:run");
+    unit.durable = true;
+    let broken = rig.admit(&unit).unwrap();
+    assert_eq!(rig.refusal(&unit), Kind::Busy);
+    drop(broken);
+    for _ in 0..2 {
+        assert_eq!(rig.run(&unit, b"").await.eof.kind, Kind::Ok);
+    }
+}
+
+#[tokio::test]
 async fn ended_ids_are_remembered_up_to_the_limit() {
     let rig = rig(1, 1);
     let oldest = submit("noop:run");

@@ -238,6 +238,22 @@ async fn a_payload_that_brings_nothing_has_stalled() {
     assert_eq!(end_of(&mut admitted.output).await.eof.kind, Kind::PayloadBroken);
 }
 
+#[tokio::test]
+async fn a_payload_that_was_long_under_way_has_not_stalled_when_it_begins() {
+    let rig = rig(1, 1);
+    let mut unit = submit("gate:buffer");
+    unit.durable = true;
+    let gate = Gate::of(unit.unit);
+    let mut admitted = rig.admit(&unit).unwrap();
+    let idle = ExecSettings::new(node("here"), 1, "").payload_idle;
+    let uploaded = Instant::now();
+    while Instant::now() == uploaded {}
+    admitted.payload.begin();
+    admitted.output.handle_timeout(uploaded + idle);
+    gate.told();
+    assert_eq!(rig.states(), [ActiveState::Running]);
+}
+
 #[test]
 fn a_waiting_unit_is_small() {
     assert!(size_of::<Unit>() <= 1024, "{}", size_of::<Unit>());

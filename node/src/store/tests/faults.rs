@@ -29,6 +29,7 @@ async fn live(history: &mut History) {
     history.append(3, [0, 10], Synced).await;
     history.remove(2).await;
     history.append(20, [590, 590], Written).await;
+    history.append(21, [0, 2000], Synced).await;
 }
 
 async fn live_with(fault: Fault, forgetful: bool) -> usize {
@@ -138,6 +139,10 @@ async fn what_a_killed_process_left_unsynced_is_synced_by_the_next_one() {
     let disk = disk.kill();
     let (store, found) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
     assert_eq!(found.len(), 2);
+    let synced = disk.crash(Crash::Synced);
+    let (third, found_again) = Store::open_with(Arc::new(synced), small()).unwrap();
+    assert_eq!(found_again, found, "what is found is on the disk");
+    third.close().await;
     let before = std::mem::replace(history.store_mut(), store);
     history.append(1, [0, 0], Sync::Synced).await;
     history.append(2, [0, 0], Sync::Synced).await;
@@ -149,21 +154,39 @@ async fn what_a_killed_process_left_unsynced_is_synced_by_the_next_one() {
 #[tokio::test]
 async fn segments_that_come_back_bring_nothing_back() {
     let disk = Faulty::new();
-    let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
-    let mut history = History::new(store);
+    let settings = StoreSettings {
+        garbage_bytes: 1 << 20,
+        ..small()
+    };
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), settings).unwrap();
+    let append = |number| store.append(key(number), vec![payload(bytes(1, 500))], Sync::Written);
     for number in 0..60 {
-        history.append(number, [500, 300], Sync::Written).await;
-        history.remove(number).await;
-        if number % 4 == 0 {
-            history.append(100, [0, 30], Sync::Synced).await;
-            history.check_crash(&disk, Crash::Unlinked).await;
+        append(number).await.unwrap();
+        if number > 10 {
+            // Removals stand in other segments than what they remove.
+            store.remove(key(number - 10)).await.unwrap();
         }
     }
-    history.append(101, [0, 30], Sync::Synced).await;
+    assert!(store.usage().segments > 5);
+    for number in 50..60 {
+        store.remove(key(number)).await.unwrap();
+    }
+    store
+        .append(key(1000), vec![record("stays")], Sync::Synced)
+        .await
+        .unwrap();
+    assert!(store.usage().segments > 5);
+    store.remove(key(0)).await.unwrap();
+    // The oldest segment has nothing alive now, nor have the next ones: they go one after the other.
+    while store.usage().segments > 1 {
+        tokio::task::yield_now().await;
+    }
     let left = disk.crash(Crash::Unlinked);
-    let (store, found) = Store::open_with(Arc::new(left), small()).unwrap();
-    let keys: Vec<_> = found.iter().map(|found| found.key).collect();
-    assert_eq!(keys, [key(100), key(101)]);
+    let (again, found) = Store::open_with(Arc::new(left), small()).unwrap();
+    assert_eq!(
+        found.iter().map(|found| found.key).collect::<Vec<_>>(),
+        [key(1000)]
+    );
+    again.close().await;
     store.close().await;
-    history.store().close().await;
 }

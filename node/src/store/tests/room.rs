@@ -34,6 +34,40 @@ async fn nothing_of_what_a_full_disk_refused_is_ever_found() {
 }
 
 #[tokio::test]
+async fn of_appends_that_were_refused_together_none_is_found() {
+    let mut refused = 0;
+    for budget in (100..3000).step_by(90) {
+        let disk = Faulty::new();
+        let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+        store
+            .append(key(0), vec![record("makes a segment")], Sync::Synced)
+            .await
+            .unwrap();
+        disk.set_budget(budget);
+        let entries = |number: u128| vec![record(&number.to_string()), payload(bytes(1, 100))];
+        let enqueue = |number| (number, store.enqueue(key(number), entries(number), Sync::Synced));
+        let mut stored = vec![key(0)];
+        for (number, pending) in (1..=12).map(enqueue).collect::<Vec<_>>() {
+            match pending.await {
+                Ok(()) => stored.push(key(number)),
+                Err(error) => {
+                    assert!(matches!(error, StoreError::Full), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+        for crash in [Crash::Written, Crash::Synced] {
+            let left = disk.crash(crash);
+            let (again, found) = Store::open_with(Arc::new(left), small()).unwrap();
+            assert_eq!(found.iter().map(|found| found.key).collect::<Vec<_>>(), stored);
+            again.close().await;
+        }
+        store.close().await;
+    }
+    assert!(refused > 50, "{refused}");
+}
+
+#[tokio::test]
 async fn a_full_disk_is_told_as_such_and_removals_make_room() {
     let disk = Faulty::new();
     let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();

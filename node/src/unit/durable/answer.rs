@@ -135,8 +135,9 @@ impl Host {
         }
         drop(place);
         debug!(unit = %submit.unit, directive = submit.directive, %peer, "durable unit taken");
-        self.keep(&hosted, output);
+        // In this order: whoever keeps the output looks for a payload that has stalled.
         self.feed(&hosted, payload, waiting);
+        self.keep(&hosted, output);
         self.converse(&hosted, pipe, Position::default()).await
     }
 

@@ -195,10 +195,11 @@ impl DurableExecutor {
         self.effects.push_back(ExecutorEffect::Accept);
     }
 
-    /// What [`take`](Self::take) has said could not be stored: the unit is not taken.
+    /// What [`take`](Self::take) has said could not be stored: the unit is not taken, also if it has been given back since.
     pub fn untake(&mut self) {
-        if self.phase == ExecutorPhase::Taken {
+        if matches!(self.phase, ExecutorPhase::Taken | ExecutorPhase::Returned) {
             self.phase = ExecutorPhase::Arriving;
+            (self.returned, self.ended_ms) = (None, None);
             self.effects.clear();
         }
     }
@@ -288,15 +289,19 @@ impl DurableExecutor {
             return false;
         }
         if !std::mem::replace(&mut self.forgotten, true) {
+            // What is appended after the removal would be a unit again.
+            self.effects.clear();
             self.effects.push_back(ExecutorEffect::Stop);
             self.effects.push_back(ExecutorEffect::Forget);
         }
         true
     }
 
-    /// An append that the journal did not take comes first again.
+    /// An append that the journal did not take comes first again, unless nobody wants the unit any more.
     pub fn append_again(&mut self, records: Vec<ExecutorRecord>, data: Bytes) {
-        self.effects.push_front(ExecutorEffect::Append { records, data });
+        if !self.forgotten {
+            self.effects.push_front(ExecutorEffect::Append { records, data });
+        }
     }
 
     fn append(&mut self, records: Vec<ExecutorRecord>) {
@@ -410,6 +415,30 @@ mod tests {
         unit.flush();
         unit.handle_end(Eof::without_responses(Kind::Ok, ""), 3);
         assert!(!unit.handle_started() && !unit.give_back("late", 3));
+        assert_eq!(effects(&mut unit), []);
+    }
+
+    #[test]
+    fn what_was_to_be_kept_is_not_once_nobody_wants_it() {
+        let (mut unit, _) = taken();
+        unit.handle_started();
+        let Some(ExecutorEffect::Append { records, data }) = unit.poll_effect() else {
+            panic!("the start is kept");
+        };
+        unit.handle_piece(b"ab", true);
+        unit.flush();
+        assert!(unit.handle_release(1));
+        unit.append_again(records, data);
+        assert_eq!(effects(&mut unit), [ExecutorEffect::Stop, ExecutorEffect::Forget]);
+    }
+
+    #[test]
+    fn what_could_not_be_kept_was_not_taken() {
+        let mut unit = DurableExecutor::offered(NodeId::parse("O").unwrap(), OFFER);
+        unit.take("echo:bytes", 1);
+        assert!(unit.give_back("shuts down", 2));
+        unit.untake();
+        assert_eq!((unit.phase(), unit.returned()), (ExecutorPhase::Arriving, None));
         assert_eq!(effects(&mut unit), []);
     }
 
