@@ -3,6 +3,9 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::id::NodeId;
+use crate::wire::items::Piece;
+use crate::wire::unit::Outcome;
 use crate::Incarnation;
 
 const TIMINGS: OriginTimings = OriginTimings {
