@@ -8,6 +8,7 @@ mod daemon;
 pub mod config;
 pub mod identity;
 mod link;
+mod memory;
 mod mesh;
 mod exec;
 mod store;

@@ -23,6 +23,7 @@ use crate::control::{Control, StatusSource};
 use crate::exec::{EMPTY_REMEDY, ExecError, ExecSettings, Executor, Registry, RegistryError};
 use crate::identity::{Identity, IdentityError, next_incarnation};
 use crate::link::{Endpoint, EndpointSettings, LinkError};
+use crate::memory::give_back_after_bursts;
 use crate::mesh::{Dialer, Driver, MeshHandle, accept_peers};
 use crate::store::{Store, StoreSettings};
 use crate::unit::durable::{self, Host, Work};
@@ -434,11 +435,16 @@ async fn start_work(
         store.clone(),
         settings.work.clone(),
     );
+    let store_of_bursts = store.clone();
     let work = Work::new(units.clone(), host.clone(), store, settings.work.clone());
     durable::recover(&work, &host, found).await;
     units.host_durable(host.clone());
     tasks.spawn(work.clone().watch_reach(units.mesh.clone()));
     tasks.spawn(work.clone().retain());
+    let busy = (store_of_bursts, units.executor.clone());
+    tasks.spawn(give_back_after_bursts(move || {
+        busy.0.usage().appends + busy.1.counters().accepted
+    }));
     tasks.spawn(host.collect());
     Ok(work)
 }
