@@ -225,8 +225,8 @@ fn append(
             stream,
         };
         if tail.closed {
-            let error = io::Error::other("its end is damaged, or could not be synced");
-            return Err(StoreError::io("append to", &stage.files.path(&id.path()), error));
+            let path = stage.files.path(&id.path()).display().to_string();
+            return Err(StoreError::StreamClosed { path });
         }
         let length = tail.length + bytes.len() as u64;
         if !tail.in_file && tail.pieces < MAX_PIECES && length <= stage.inline_bytes {

@@ -70,6 +70,8 @@ pub(super) struct DataFiles {
     turn: u64,
     /// Files that could not be synced when they had to make room.
     failed: Vec<(FileId, StoreError)>,
+    /// All that could not be synced since this was taken.
+    in_doubt: Vec<FileId>,
     /// Files synced.
     pub(super) syncs: u64,
 }
@@ -83,6 +85,7 @@ impl DataFiles {
             doomed: Vec::new(),
             turn: 0,
             failed: Vec::new(),
+            in_doubt: Vec::new(),
             syncs: 0,
         }
     }
@@ -145,8 +148,12 @@ impl DataFiles {
         }
     }
 
-    /// Makes what was written to this file survive; its name too.
+    /// Makes what was written to this file survive; its name too. Fails for one that had to make room and could not be synced then,
+    /// until that was taken note of.
     pub(super) fn sync(&mut self, id: FileId) -> Result<(), StoreError> {
+        if let Some((_, error)) = self.failed.iter().find(|(failed, _)| *failed == id) {
+            return Err(error.clone());
+        }
         if let Some(open) = self.open.get_mut(&id)
             && open.dirty
         {
@@ -156,6 +163,7 @@ impl DataFiles {
             let file = Arc::clone(&open.file);
             file.sync().map_err(|error| {
                 self.open.remove(&id);
+                self.in_doubt.push(id);
                 StoreError::io("sync", &self.files.path(&id.path()), error)
             })?;
         }
@@ -171,6 +179,11 @@ impl DataFiles {
     /// Those that could not be synced when they had to make room for another.
     pub(super) fn take_failed(&mut self) -> Vec<(FileId, StoreError)> {
         std::mem::take(&mut self.failed)
+    }
+
+    /// The files that could not be synced since the last call.
+    pub(super) fn take_in_doubt(&mut self) -> Vec<FileId> {
+        std::mem::take(&mut self.in_doubt)
     }
 
     /// Syncs all; answers with those that could not be.
@@ -212,5 +225,47 @@ impl DataFiles {
                 tracing::warn!(path = %path.display(), %error, "cannot remove a file of the store");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use workmesh_proto::UnitId;
+
+    use super::super::faulty::{Fault, Faulty, Op};
+    use super::*;
+
+    fn id(number: usize) -> FileId {
+        let unit = UnitId(uuid::Uuid::from_u128(number as u128));
+        FileId {
+            key: Key {
+                role: Role::Origin,
+                unit,
+            },
+            life: 1,
+            stream: Stream::Payload,
+        }
+    }
+
+    #[test]
+    fn a_file_that_made_room_unsynced_is_not_taken_for_synced() {
+        let disk = Faulty::new();
+        let mut data = DataFiles::new(Arc::new(disk.clone()));
+        for number in 0..MAX_OPEN {
+            data.write(id(number), 0, b"x", true).unwrap();
+        }
+        disk.fault(Fault::Fail {
+            op: Op::Sync,
+            nth: 0,
+            times: 1,
+        });
+        data.write(id(MAX_OPEN), 0, b"x", true).unwrap();
+        assert!(data.sync(id(0)).is_err());
+        data.write(id(0), 1, b"y", false).unwrap();
+        assert!(data.sync(id(0)).is_err(), "what was dropped is not there again");
+        assert!(data.sync(id(1)).is_ok());
+        assert_eq!(data.take_in_doubt(), [id(0)]);
+        let failed: Vec<_> = data.take_failed().into_iter().map(|(id, _)| id).collect();
+        assert_eq!(failed, [id(0)]);
     }
 }

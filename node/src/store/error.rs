@@ -41,6 +41,13 @@ pub(crate) enum StoreError {
         /// What the system says.
         error: Arc<io::Error>,
     },
+    /// A stream's end is damaged, or what was written there could not be synced: it takes no more for as long as the store is open.
+    /// Trying again is of no use. Records and the key's other stream are not concerned, and nothing of the append is stored.
+    #[error("the end of {path} is damaged, or could not be synced: check the disk and its file system")]
+    StreamClosed {
+        /// The stream's file.
+        path: String,
+    },
     /// The files are not what this program can read. Our configuration or a damaged `FORMAT`; nothing was changed.
     #[error(
         "{path}: expected `workmesh-store {known}`, found {found}: restore the file, or move the store away"

@@ -90,6 +90,15 @@ impl Writer {
         let mut batch = Batch::behind(self.log.previous);
         self.stage(&mut batch, items);
         self.report_unsynced();
+        let in_doubt = self.data.take_in_doubt();
+        self.write_out(batch);
+        // Again, now that the index knows the streams that began in this batch.
+        for id in in_doubt {
+            batch::close_stream(&self.shared.index, id);
+        }
+    }
+
+    fn write_out(&mut self, batch: Batch) {
         let Some(last) = batch.staged.last() else { return };
         let written = self.log.write(&self.shared.index, &batch.bytes, last.change.name);
         let (segment, at) = match written {

@@ -164,7 +164,7 @@ async fn a_lost_middle_is_found_by_what_follows() {
     let more = store
         .append(key(2), vec![payload(bytes(1, 5))], Sync::Synced)
         .await;
-    assert!(matches!(more, Err(StoreError::Io { .. })), "{more:?}");
+    assert!(matches!(more, Err(StoreError::StreamClosed { .. })), "{more:?}");
     let more = store.append(key(2), vec![record("end")], Sync::Synced).await;
     more.unwrap();
     store.close().await;

@@ -190,3 +190,29 @@ async fn segments_that_come_back_bring_nothing_back() {
     again.close().await;
     store.close().await;
 }
+
+#[tokio::test]
+async fn a_stream_that_could_not_be_synced_says_so_for_good() {
+    let disk = Faulty::new();
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+    let add = |data, sync| store.append(key(1), vec![data], sync);
+    add(responses(bytes(1, 2000)), Sync::Synced).await.unwrap();
+    disk.fault(Fault::Fail {
+        op: Op::Sync,
+        nth: 0,
+        times: 1,
+    });
+    let failed = add(responses(bytes(2, 2000)), Sync::Synced).await;
+    assert!(matches!(failed, Err(StoreError::Io { .. })), "{failed:?}");
+    for _ in 0..2 {
+        let closed = add(responses(bytes(3, 10)), Sync::Written).await;
+        assert!(
+            matches!(&closed, Err(StoreError::StreamClosed { path }) if path.contains("responses")),
+            "{closed:?}"
+        );
+    }
+    add(record("the end"), Sync::Synced).await.unwrap();
+    add(payload(bytes(4, 2000)), Sync::Synced).await.unwrap();
+    assert!(stream(&store, key(1), Stream::Responses).await == bytes(1, 2000));
+    store.close().await;
+}

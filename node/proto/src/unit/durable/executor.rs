@@ -149,6 +149,11 @@ impl DurableExecutor {
         self.offer
     }
 
+    /// Whether nothing that its worker sends is kept any more.
+    pub fn is_over(&self) -> bool {
+        self.forgotten || matches!(self.phase, ExecutorPhase::Ended | ExecutorPhase::Returned)
+    }
+
     /// Where it is.
     pub fn phase(&self) -> ExecutorPhase {
         self.phase
@@ -216,10 +221,6 @@ impl DurableExecutor {
         true
     }
 
-    fn is_over(&self) -> bool {
-        self.forgotten || matches!(self.phase, ExecutorPhase::Ended | ExecutorPhase::Returned)
-    }
-
     /// The worker's next piece; several may be handed in before the effects are looked at.
     pub fn handle_piece(&mut self, data: &[u8], last: bool) {
         if !self.is_over() && self.phase != ExecutorPhase::Arriving {
@@ -253,6 +254,31 @@ impl DurableExecutor {
         };
         self.end = Some(eof.clone());
         self.append(vec![ExecutorRecord::Ended { eof, at_ms: now_ms }]);
+    }
+
+    /// Nobody has asked for the unit for too long: it ends with what it has sent, and is stopped. `false`: it is over, or not taken.
+    pub fn lose(&mut self, why: &str, now_ms: u64) -> bool {
+        if self.is_over() || self.phase == ExecutorPhase::Arriving {
+            return false;
+        }
+        self.end(Eof::without_responses(Kind::NodeLost, why), now_ms);
+        self.effects.push_back(ExecutorEffect::Stop);
+        true
+    }
+
+    /// The journal takes no more of the unit's responses, or can't read them: the unit ends with those that are `kept`, and is stopped.
+    /// What waits for the journal is dropped; an end that counts more gives way. `false`: there is nothing to end.
+    pub fn fail(&mut self, why: &str, kept: ResponseTally, now_ms: u64) -> bool {
+        if self.forgotten || matches!(self.phase, ExecutorPhase::Arriving | ExecutorPhase::Returned) {
+            return false;
+        }
+        self.frames = ResponseFrames::default();
+        self.effects.clear();
+        self.tally = kept;
+        self.acked = self.acked.min(self.position());
+        self.end(Eof::without_responses(Kind::NodeLost, why), now_ms);
+        self.effects.push_back(ExecutorEffect::Stop);
+        true
     }
 
     /// The executor goes: a unit that has not started goes back. `false`: it has started.
@@ -440,6 +466,65 @@ mod tests {
         unit.untake();
         assert_eq!((unit.phase(), unit.returned()), (ExecutorPhase::Arriving, None));
         assert_eq!(effects(&mut unit), []);
+    }
+
+    #[test]
+    fn a_unit_that_nobody_asks_for_ends_with_what_it_sent() {
+        let (mut unit, mut records) = taken();
+        unit.handle_started();
+        unit.handle_piece(b"ab", true);
+        assert!(unit.lose("nobody asks", 5) && !unit.lose("nobody asks", 6));
+        assert!(append(&mut unit, &mut records) > 0);
+        let eof = unit.end_of().unwrap();
+        assert_eq!((eof.kind, eof.bytes), (Kind::NodeLost, 2));
+        assert!(matches!(
+            records.last(),
+            Some(ExecutorRecord::Ended { at_ms: 5, .. })
+        ));
+    }
+
+    #[test]
+    fn a_unit_whose_responses_cannot_be_kept_ends_with_those_that_are() {
+        let (mut unit, mut records) = taken();
+        unit.handle_started();
+        unit.handle_piece(b"ab", true);
+        unit.flush();
+        append(&mut unit, &mut records);
+        unit.handle_piece(b"cd", true);
+        unit.flush();
+        unit.handle_piece(b"ef", true);
+        assert!(unit.fail("the disk is broken", tally(&[b"ab"]), 5));
+        let left = effects(&mut unit);
+        let [
+            ExecutorEffect::Append { records: last, data },
+            ExecutorEffect::Stop,
+        ] = &left[..]
+        else {
+            panic!("{left:?}");
+        };
+        let eof = unit.end_of().unwrap();
+        assert_eq!((eof.kind, eof.responses, eof.bytes), (Kind::NodeLost, 1, 2));
+        assert!(
+            data.is_empty() && matches!(&last[..], [ExecutorRecord::Ended { eof: kept, .. }] if kept == eof)
+        );
+        unit.handle_piece(b"late", true);
+        unit.flush();
+        assert_eq!(effects(&mut unit), []);
+    }
+
+    #[test]
+    fn an_end_whose_responses_are_gone_gives_way() {
+        let (mut unit, _) = taken();
+        unit.handle_started();
+        unit.handle_piece(b"ab", true);
+        unit.handle_end(Eof::without_responses(Kind::Ok, ""), 2);
+        effects(&mut unit);
+        assert!(unit.fail("unreadable", tally(&[]), 5));
+        assert_eq!(
+            unit.end_of().map(|eof| (eof.kind, eof.bytes)),
+            Some((Kind::NodeLost, 0))
+        );
+        assert!(unit.handle_release(1) && !unit.fail("unreadable", tally(&[]), 6));
     }
 
     #[test]
