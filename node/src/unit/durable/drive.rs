@@ -118,11 +118,21 @@ impl Drive {
                 return;
             }
             let input = self.next_input(&mut reach).await;
-            if let OriginInput::Refused(..) = &input {
-                self.remember_refusal();
+            self.handle(input);
+            // What the executor has said already goes to the disk together.
+            while self.machine.wants_pieces()
+                && let Some(word) = self.talk.as_mut().and_then(|talk| talk.words.try_recv().ok())
+            {
+                self.handle(word);
             }
-            self.machine.handle(input, now_ms());
         }
+    }
+
+    fn handle(&mut self, input: OriginInput) {
+        if let OriginInput::Refused(..) = &input {
+            self.remember_refusal();
+        }
+        self.machine.handle(input, now_ms());
     }
 
     async fn next_input(&mut self, reach: &mut watch::Receiver<u64>) -> OriginInput {
