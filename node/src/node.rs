@@ -434,9 +434,10 @@ async fn start_work(
         store.clone(),
         settings.work.clone(),
     );
-    let work = Work::new(units.clone(), host.clone(), store, settings.work.clone());
+    let work = Work::new(units.clone(), host.clone(), store.clone(), settings.work.clone());
     durable::recover(&work, &host, found).await;
     units.host_durable(host.clone());
+    tasks.spawn(store.attend());
     tasks.spawn(work.clone().watch_reach(units.mesh.clone()));
     tasks.spawn(work.clone().retain());
     tasks.spawn(host.collect());

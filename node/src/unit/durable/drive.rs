@@ -43,6 +43,8 @@ pub(super) struct Drive {
     order: Arc<Order>,
     /// Payload that goes to the store with the first append.
     payload: Bytes,
+    /// The same for the first offer, if that is made at once and the payload is all there.
+    at_hand: Option<Bytes>,
     stored: Option<oneshot::Sender<Result<(), Eof>>>,
     /// Appends and releases that are not answered.
     pending: FuturesUnordered<Answer>,
@@ -92,6 +94,7 @@ impl Drive {
             machine,
             order,
             payload: Bytes::new(),
+            at_hand: None,
             stored: None,
             pending: FuturesUnordered::new(),
             stream_bytes,
@@ -104,6 +107,7 @@ impl Drive {
 
     /// Stores `payload` with the submission, and says when that is done.
     pub(super) fn submitting(mut self, payload: Bytes, stored: oneshot::Sender<Result<(), Eof>>) -> Self {
+        self.at_hand = (payload.len() as u64 == self.order.payload_bytes).then(|| payload.clone());
         self.payload = payload;
         self.stored = Some(stored);
         self
@@ -275,6 +279,8 @@ impl Drive {
     }
 
     fn place(&mut self) {
+        // A unit that waits for its place waits without its payload.
+        self.at_hand = None;
         let input = match place(&self.work.units, &self.order, &self.refused) {
             Ok(candidate) => {
                 if self.refused.contains(&candidate.executor) {
@@ -298,6 +304,7 @@ impl Drive {
             executor,
             conversation,
             question,
+            payload: self.at_hand.take(),
             stored: stored.subscribe(),
             told,
         };

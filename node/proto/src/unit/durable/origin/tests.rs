@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::Incarnation;
 use crate::id::NodeId;
 use crate::wire::items::Piece;
 use crate::wire::unit::Outcome;
-use crate::Incarnation;
 
 const TIMINGS: OriginTimings = OriginTimings {
     retry_least_ms: 100,
