@@ -435,13 +435,13 @@ async fn start_work(
         store.clone(),
         settings.work.clone(),
     );
-    let store_of_bursts = store.clone();
-    let work = Work::new(units.clone(), host.clone(), store, settings.work.clone());
+    let work = Work::new(units.clone(), host.clone(), store.clone(), settings.work.clone());
+    let busy = (store.clone(), units.executor.clone());
     durable::recover(&work, &host, found).await;
     units.host_durable(host.clone());
+    tasks.spawn(store.attend());
     tasks.spawn(work.clone().watch_reach(units.mesh.clone()));
     tasks.spawn(work.clone().retain());
-    let busy = (store_of_bursts, units.executor.clone());
     tasks.spawn(give_back_after_bursts(move || {
         busy.0.usage().appends + busy.1.counters().accepted
     }));

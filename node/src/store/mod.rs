@@ -20,6 +20,7 @@ mod record;
 mod scan;
 mod segment;
 mod index;
+mod attendant;
 mod queue;
 mod data;
 mod batch;
@@ -205,6 +206,12 @@ impl Store {
             });
         }
         Ok(())
+    }
+
+    /// Gathers the wake-ups between the runtime and the store's threads, for ever; to be spawned on the runtime of those who
+    /// append. Nothing needs it but speed.
+    pub(crate) async fn attend(self) {
+        self.handle.shared.queue.attend().await;
     }
 
     /// How much is stored, and what was done since the store was opened.

@@ -13,6 +13,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::attendant::Attendant;
 use super::error::StoreError;
 use super::key::{Entry, Key, Sync};
 
@@ -102,6 +103,7 @@ struct Failure {
 pub(super) struct Queue {
     state: Mutex<State>,
     ready: Condvar,
+    attendant: Attendant,
 }
 
 impl Queue {
@@ -128,7 +130,9 @@ impl Queue {
                 _room: room,
             };
             state.items.push_back(item);
-            self.ready.notify_one();
+            if !self.attendant.nudge() {
+                self.ready.notify_one();
+            }
             Waiting::Answer(answer)
         };
         let queue = Arc::clone(self);
@@ -164,9 +168,23 @@ impl Queue {
         Turn::Items(taken)
     }
 
+    /// Gathers wake-ups, for ever.
+    pub(super) async fn attend(&self) {
+        let wake = || {
+            self.ready.notify_one();
+        };
+        self.attendant.attend(wake).await
+    }
+
+    /// Tells that these are done.
+    pub(super) fn succeed(&self, items: Vec<Item>) {
+        self.attendant.answer(items);
+    }
+
     /// Tells that these have failed, and with them everything that waits behind them for the same keys, up to a removal.
     /// Answers with how many that were.
     pub(super) fn fail(&self, items: Vec<Item>, error: &StoreError) -> u64 {
+        self.attendant.answer_all();
         let mut told = Vec::new();
         {
             let mut state = self.state.lock();

@@ -184,9 +184,7 @@ impl Writer {
         }
         drop(index);
         self.shared.counts.lock().appends += count;
-        for item in items {
-            item.succeed();
-        }
+        self.shared.queue.succeed(items);
     }
 
     fn fail(&mut self, items: Vec<Item>, error: &StoreError) {

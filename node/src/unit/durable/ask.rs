@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, SemaphorePermit, mpsc, watch};
 use workmesh_proto::record::Order;
@@ -43,6 +44,8 @@ pub(super) struct Ask {
     pub(super) executor: NodeId,
     pub(super) conversation: u64,
     pub(super) question: Question,
+    /// The payload, unless it has to be read from the store.
+    pub(super) payload: Option<Bytes>,
     /// What is on the disk; changes are acknowledged.
     pub(super) stored: watch::Receiver<Position>,
     pub(super) told: mpsc::Sender<OriginInput>,
@@ -94,12 +97,10 @@ impl Ask {
     }
 
     async fn speak(&mut self, mut sender: PipeSender, asked: &Notify) -> Result<(), Spoken> {
-        match &self.question {
+        match self.question {
             Question::Offer(offer) => {
-                sender.put(
-                    FrameType::Submit,
-                    &self.order.submission(self.unit, *offer, now_ms()),
-                );
+                let submission = self.order.submission(self.unit, offer, now_ms());
+                sender.put(FrameType::Submit, &submission);
                 self.send_payload(&mut sender).await?;
                 sender.put_bare(FrameType::PayloadEnd);
             }
@@ -107,8 +108,8 @@ impl Ask {
                 FrameType::Resume,
                 &Resume {
                     unit: self.unit,
-                    offer: *offer,
-                    position: *position,
+                    offer,
+                    position,
                 },
             ),
         }
@@ -122,7 +123,13 @@ impl Ask {
         Ok(sender.finish().await?)
     }
 
-    async fn send_payload(&self, sender: &mut PipeSender) -> Result<(), Spoken> {
+    async fn send_payload(&mut self, sender: &mut PipeSender) -> Result<(), Spoken> {
+        if let Some(payload) = self.payload.take() {
+            if !payload.is_empty() {
+                sender.put_payload(payload);
+            }
+            return Ok(());
+        }
         let key = Key {
             role: Role::Origin,
             unit: self.unit,

@@ -43,6 +43,8 @@ pub(super) struct Drive {
     order: Arc<Order>,
     /// Payload that goes to the store with the first append.
     payload: Bytes,
+    /// The same for the first offer, if that is made at once and the payload is all there.
+    at_hand: Option<Bytes>,
     stored: Option<oneshot::Sender<Result<(), Eof>>>,
     /// Appends and releases that are not answered.
     pending: FuturesUnordered<Answer>,
@@ -92,6 +94,7 @@ impl Drive {
             machine,
             order,
             payload: Bytes::new(),
+            at_hand: None,
             stored: None,
             pending: FuturesUnordered::new(),
             stream_bytes,
@@ -104,6 +107,7 @@ impl Drive {
 
     /// Stores `payload` with the submission, and says when that is done.
     pub(super) fn submitting(mut self, payload: Bytes, stored: oneshot::Sender<Result<(), Eof>>) -> Self {
+        self.at_hand = (payload.len() as u64 == self.order.payload_bytes).then(|| payload.clone());
         self.payload = payload;
         self.stored = Some(stored);
         self
@@ -118,11 +122,21 @@ impl Drive {
                 return;
             }
             let input = self.next_input(&mut reach).await;
-            if let OriginInput::Refused(..) = &input {
-                self.remember_refusal();
+            self.handle(input);
+            // What the executor has said already goes to the disk together.
+            while self.machine.wants_pieces()
+                && let Some(word) = self.talk.as_mut().and_then(|talk| talk.words.try_recv().ok())
+            {
+                self.handle(word);
             }
-            self.machine.handle(input, now_ms());
         }
+    }
+
+    fn handle(&mut self, input: OriginInput) {
+        if let OriginInput::Refused(..) = &input {
+            self.remember_refusal();
+        }
+        self.machine.handle(input, now_ms());
     }
 
     async fn next_input(&mut self, reach: &mut watch::Receiver<u64>) -> OriginInput {
@@ -259,12 +273,17 @@ impl Drive {
                     }
                     (OriginInput::Stored(number), length)
                 }
+                Err(error @ StoreError::StreamClosed { .. }) => {
+                    (OriginInput::Closed(number, error.to_string()), 0)
+                }
                 Err(error) => (OriginInput::NotStored(number, error.to_string()), 0),
             }
         }));
     }
 
     fn place(&mut self) {
+        // A unit that waits for its place waits without its payload.
+        self.at_hand = None;
         let input = match place(&self.work.units, &self.order, &self.refused) {
             Ok(candidate) => {
                 if self.refused.contains(&candidate.executor) {
@@ -288,6 +307,7 @@ impl Drive {
             executor,
             conversation,
             question,
+            payload: self.at_hand.take(),
             stored: stored.subscribe(),
             told,
         };

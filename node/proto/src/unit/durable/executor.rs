@@ -330,9 +330,22 @@ impl DurableExecutor {
         }
     }
 
+    /// What comes before anybody has asked for the last append goes with it.
     fn append(&mut self, records: Vec<ExecutorRecord>) {
         let data = self.frames.take();
-        self.effects.push_back(ExecutorEffect::Append { records, data });
+        if let Some(ExecutorEffect::Append {
+            records: last,
+            data: before,
+        }) = self.effects.back_mut()
+            && (before.is_empty() || data.is_empty())
+        {
+            last.extend(records);
+            if before.is_empty() {
+                *before = data;
+            }
+        } else {
+            self.effects.push_back(ExecutorEffect::Append { records, data });
+        }
     }
 }
 
@@ -606,5 +619,33 @@ mod tests {
         );
         assert_eq!(effects(&mut restarted), []);
         assert!(DurableExecutor::recover([ExecutorRecord::Started {}], ResponseTally::new(), 9).is_none());
+    }
+
+    #[test]
+    fn what_happens_before_anybody_looks_is_one_append() {
+        let (mut unit, _) = taken();
+        unit.handle_started();
+        unit.handle_piece(b"ab", true);
+        unit.handle_end(Eof::without_responses(Kind::Ok, ""), 2);
+        unit.flush();
+        let seen = effects(&mut unit);
+        let [ExecutorEffect::Append { records, data }] = &seen[..] else {
+            panic!("{seen:?}");
+        };
+        assert!(matches!(
+            records[..],
+            [ExecutorRecord::Started {}, ExecutorRecord::Ended { .. }]
+        ));
+        assert!(!data.is_empty());
+    }
+
+    #[test]
+    fn responses_that_were_to_be_kept_earlier_stay_apart() {
+        let (mut unit, _) = taken();
+        for piece in [b"ab", b"cd"] {
+            unit.handle_piece(piece, true);
+            unit.flush();
+        }
+        assert_eq!(effects(&mut unit).len(), 2);
     }
 }

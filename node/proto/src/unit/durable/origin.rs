@@ -212,8 +212,11 @@ impl DurableOrigin {
             .min()
     }
 
-    /// The next thing to do.
+    /// The next thing to do. What was handed in before the first call goes to the journal in one append, as far as it can.
     pub fn poll_effect(&mut self) -> Option<OriginEffect> {
+        if self.effects.is_empty() {
+            self.flush();
+        }
         self.effects.pop_front()
     }
 
@@ -258,7 +261,6 @@ impl DurableOrigin {
             _ => {}
         }
         self.look_at_the_clock();
-        self.flush();
     }
 
     /// Ends a unit of which not everything is left, at `now`.

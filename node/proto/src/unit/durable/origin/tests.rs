@@ -149,6 +149,19 @@ fn the_end_is_told_once_it_is_stored_with_all_responses() {
 }
 
 #[test]
+fn responses_that_come_with_the_end_are_stored_with_it() {
+    let mut unit = following(order(None, false));
+    unit.handle(OriginInput::Piece(1, piece(1, "ab", true)), 1001);
+    unit.handle(OriginInput::Eof(1, eof(&[("ab", true)])), 1001);
+    let seen = effects(&mut unit);
+    assert!(
+        matches!(&seen[..], [OriginEffect::Close(1), OriginEffect::Append { records, data, sync: true, .. }]
+            if matches!(&records[..], [OriginRecord::Ended { .. }]) && !data.is_empty()),
+        "{seen:?}"
+    );
+}
+
+#[test]
 fn a_broken_stream_is_resumed_from_what_has_come() {
     let mut unit = following(order(None, false));
     unit.handle(OriginInput::Piece(1, piece(1, "ab", false)), 1001);
@@ -233,8 +246,10 @@ fn deadline_and_cancel_end_a_unit_wherever_it_is() {
 fn a_journal_that_fails_delays_and_loses_nothing() {
     let mut unit = following(order(None, false));
     unit.handle(OriginInput::Piece(1, piece(1, "ab", true)), 1001);
+    let seen = effects(&mut unit);
+    assert_eq!(append_of(&seen).0, 4);
     unit.handle(OriginInput::NotStored(4, "disk full".into()), 1002);
-    assert_eq!(effects(&mut unit).len(), 1);
+    assert_eq!(effects(&mut unit), []);
     unit.handle(OriginInput::Eof(1, eof(&[("ab", true)])), 1003);
     let seen = effects(&mut unit);
     let (number, _, data) = append_of(&seen);
