@@ -97,6 +97,11 @@ impl Faulty {
         world.ops.clear();
     }
 
+    /// Lets nothing go on while the answer lives.
+    pub(super) fn pause(&self) -> impl Drop + '_ {
+        self.world.lock()
+    }
+
     /// Lets only so many bytes more be written.
     pub(super) fn set_budget(&self, bytes: u64) {
         self.world.lock().budget = Some(bytes);

@@ -221,6 +221,12 @@ impl Queue {
         count
     }
 
+    /// Items that the thread has not taken yet.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.state.lock().items.len()
+    }
+
     /// Notes a failure that no append was there to be told of; the key's next one is.
     pub(super) fn fail_next(&self, key: Key, error: &StoreError) {
         self.state.lock().failure(key, error).unseen = true;

@@ -13,8 +13,8 @@ async fn live(history: &mut History) {
     history.append(3, [1500, 10], Synced).await;
     history.append(3, [0, 2000], Written).await;
     history.append(4, [300, 300], Synced).await;
-    history.append(2, [400, 400], Synced).await;
     history.append(2, [400, 400], Written).await;
+    history.append(2, [400, 400], Synced).await;
     history.append(3, [5, 3000], Synced).await;
     history.remove(4).await;
     for round in 0..4 {

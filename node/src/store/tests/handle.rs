@@ -159,6 +159,54 @@ async fn what_follows_a_failure_fails_until_the_failure_was_seen() {
 }
 
 #[tokio::test]
+async fn what_waits_behind_a_failure_fails_with_it() {
+    let disk = Faulty::new();
+    let (store, _) = on(&disk);
+    store
+        .append(key(1), vec![record("before")], Sync::Synced)
+        .await
+        .unwrap();
+    disk.fault(Fault::Fail {
+        op: Op::Write,
+        nth: 0,
+        times: 1,
+    });
+    let enqueue = |number, text| store.enqueue(key(number), vec![record(text)], Sync::Synced);
+    let (first, others) = {
+        let _paused = disk.pause();
+        let first = enqueue(1, "first");
+        while store.handle.shared.queue.waiting() > 0 {
+            std::thread::yield_now();
+        }
+        // The thread has the first one, and can't write it yet.
+        (
+            first,
+            [
+                enqueue(1, "second"),
+                enqueue(2, "another key's"),
+                enqueue(1, "third"),
+            ],
+        )
+    };
+    assert!(first.await.is_err());
+    let [second, another, third] = others;
+    assert!(second.await.is_err());
+    another.await.unwrap();
+    assert!(third.await.is_err());
+    store
+        .append(key(1), vec![record("after")], Sync::Synced)
+        .await
+        .unwrap();
+    store.close().await;
+    let (store, found) = on(&disk);
+    assert_eq!(
+        found[0].records,
+        [Bytes::from_static(b"before"), Bytes::from_static(b"after")]
+    );
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_failure_that_nobody_saw_is_told_to_the_next_append() {
     let disk = Faulty::new();
     let (store, _) = on(&disk);
