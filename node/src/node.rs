@@ -372,7 +372,7 @@ impl Node {
     /// Ends all units, and tells whoever waits for them as far as that takes no time.
     async fn run_down_at_once(&self) {
         let units = &self.units;
-        units.executor.stop_now();
+        units.stop_at_once().await;
         units.cut_short();
         let delivered = async { tokio::join!(units.delivered(), units.attended()) };
         let _late = tokio::time::timeout(DELIVER_AT_ONCE, delivered).await;

@@ -17,7 +17,7 @@ mod run;
 mod settings;
 mod spool;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unit;
 mod wakeups;
 
@@ -148,6 +148,11 @@ impl Executor {
     /// The workers.
     pub(crate) fn registry(&self) -> &Registry {
         &self.owner.pool.registry
+    }
+
+    /// How long a payload may bring nothing.
+    pub(crate) fn payload_idle(&self) -> Duration {
+        self.owner.pool.settings.payload_idle
     }
 
     /// How full the pool is.

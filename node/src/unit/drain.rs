@@ -10,6 +10,8 @@ use crate::exec::Drained;
 
 /// How long the mesh may take to hear that this node takes no more work.
 const WITHDRAW: Duration = Duration::from_secs(1);
+/// How long it may take to give back what has not started, when there is no time.
+const GIVE_BACK: Duration = Duration::from_millis(500);
 
 impl Units {
     /// Takes no new units from here on, neither from peers nor from local programs. The mesh hears so first, so that nobody
@@ -20,6 +22,15 @@ impl Units {
         if let Some(host) = self.host() {
             host.give_back().await;
         }
+    }
+
+    /// As a drain without any grace, and without a word to the mesh. What has not started goes back, if its store takes that in time.
+    pub(crate) async fn stop_at_once(&self) {
+        self.executor.refuse_new();
+        if let Some(host) = self.host() {
+            let _late = tokio::time::timeout(GIVE_BACK, host.give_back()).await;
+        }
+        self.executor.stop_now();
     }
 
     /// Why a local program may submit nothing; `None` as long as it may.

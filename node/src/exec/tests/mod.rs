@@ -5,7 +5,7 @@ mod endings;
 mod outputs;
 mod payloads;
 mod stuck;
-pub(in crate::exec) mod workers;
+pub(crate) mod workers;
 
 use std::collections::VecDeque;
 use std::fs;

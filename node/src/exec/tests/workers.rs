@@ -35,7 +35,7 @@ fn entry_of(directive: &'static str, kind: PayloadKind, limits: Limits, run: Run
 }
 
 /// All workers of the tests.
-pub(super) fn all() -> Vec<&'static WorkerEntry> {
+pub(crate) fn all() -> Vec<&'static WorkerEntry> {
     let limits = |max_concurrent, max_payload_bytes| Limits {
         max_concurrent,
         max_payload_bytes,
@@ -153,21 +153,21 @@ impl WorkersSide {
 
 /// How a gated worker goes on.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Go {
+pub(crate) enum Go {
     Return,
     Fail,
     Panic,
 }
 
 /// The test's side of a gate. Dropped, the worker returns.
-pub(super) struct Gate {
+pub(crate) struct Gate {
     told: Receiver<String>,
     go: Sender<Go>,
 }
 
 impl Gate {
     /// A gate for this unit; made before the unit is admitted.
-    pub(super) fn of(unit: UnitId) -> Self {
+    pub(crate) fn of(unit: UnitId) -> Self {
         let (tell, told) = mpsc::channel();
         let (go, going) = mpsc::channel();
         let workers_side = WorkersSide { tell, go: going };
@@ -176,19 +176,19 @@ impl Gate {
     }
 
     /// Blocks until the worker tells something: first that it was entered.
-    pub(super) fn told(&self) -> String {
+    pub(crate) fn told(&self) -> String {
         self.told
             .recv_timeout(Duration::from_secs(60))
             .expect("the worker has something to tell")
     }
 
     /// Whether the worker has told anything that was not taken.
-    pub(super) fn is_silent(&self) -> bool {
+    pub(crate) fn is_silent(&self) -> bool {
         self.told.try_recv().is_err()
     }
 
     /// Lets the worker go on.
-    pub(super) fn go(&self, how: Go) {
+    pub(crate) fn go(&self, how: Go) {
         self.go.send(how).expect("the worker waits");
     }
 }

@@ -19,7 +19,7 @@ use super::now_ms;
 use super::pipe::Pipe;
 use crate::config::WorkSettings;
 use crate::exec::{Executor, UnitOutput};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// How often units are looked for that nobody asks for.
 const COLLECT: Duration = Duration::from_secs(60);
@@ -33,6 +33,8 @@ pub(crate) struct Host {
     table: Mutex<ExecutorTable<Arc<Hosted>>>,
     started: Instant,
     pub(super) tasks: TaskTracker,
+    /// Nothing that arrives is taken any more.
+    pub(super) draining: CancellationToken,
     pub(super) closing: CancellationToken,
 }
 
@@ -52,6 +54,7 @@ impl Host {
             table: Mutex::new(ExecutorTable::new(life, TableLimits::default())),
             started: Instant::now(),
             tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
             closing: CancellationToken::new(),
         })
     }
@@ -96,25 +99,43 @@ impl Host {
         drop(self.table.lock().abandon(unit, offer));
     }
 
-    /// A unit that its origin asks for under `offer`; otherwise what it is told.
-    pub(super) fn find(&self, peer: &NodeId, unit: UnitId, offer: Offer) -> Result<Arc<Hosted>, Refused> {
+    /// A unit that its origin asks for under `offer`; otherwise what it is told, once nothing is left of what has arrived.
+    pub(super) async fn find(
+        &self,
+        peer: &NodeId,
+        unit: UnitId,
+        offer: Offer,
+    ) -> Result<Arc<Hosted>, Refused> {
+        let (found, dropped) = self.look_for(peer, unit, offer);
+        if let Some(arriving) = dropped {
+            arriving.stop.cancel();
+            self.remove(&arriving).await;
+        }
+        found
+    }
+
+    /// Answers also with what was arriving, and is no more.
+    fn look_for(
+        &self,
+        peer: &NodeId,
+        unit: UnitId,
+        offer: Offer,
+    ) -> (Result<Arc<Hosted>, Refused>, Option<Arc<Hosted>>) {
         let now = self.uptime_ms();
         let mut table = self.table.lock();
         match table.resume(unit, peer, offer, now) {
             Resumed::Here => match table.get(unit) {
-                Some(hosted) => Ok(hosted.clone()),
-                None => Err(refused(Kind::Busy, "the unit is about to go: ask again")),
+                Some(hosted) => (Ok(hosted.clone()), None),
+                None => (
+                    Err(refused(Kind::Busy, "the unit is about to go: ask again")),
+                    None,
+                ),
             },
             Resumed::Refused {
                 kind,
                 message,
                 dropped,
-            } => {
-                if let Some(arriving) = dropped {
-                    arriving.stop.cancel();
-                }
-                Err(refused(kind, message))
-            }
+            } => (Err(refused(kind, message)), dropped),
         }
     }
 
@@ -135,12 +156,11 @@ impl Host {
         }
     }
 
-    async fn remove(&self, hosted: &Hosted) {
+    /// Removes what is kept of the unit. Behind all that was appended before it is first polled.
+    pub(super) async fn remove(&self, hosted: &Hosted) {
         match self.store.remove(key(hosted.unit)).await {
-            Ok(()) | Err(crate::store::StoreError::NoSuchKey) => {}
-            Err(error) => {
-                warn!(unit = %hosted.unit, %error, "a released unit can't be removed from the store")
-            }
+            Ok(()) | Err(StoreError::NoSuchKey) => {}
+            Err(error) => warn!(unit = %hosted.unit, %error, "what is left of a unit can't be removed"),
         }
     }
 
@@ -184,22 +204,28 @@ impl Host {
             .collect()
     }
 
-    /// Gives back the units that have not started: their origins may offer them to others.
+    /// Gives back the units that have not started, and refuses those whose payload is on the way: their origins may offer them to
+    /// others. The executor refuses new ones by then.
     pub(crate) async fn give_back(&self) {
-        let waiting = self.all();
+        self.draining.cancel();
         let mut count = 0;
-        for hosted in waiting {
-            let taken = hosted.with(|machine| machine.phase() == ExecutorPhase::Taken);
-            if taken && self.executor.withdraw(hosted.unit) {
-                let given = hosted.with(|machine| machine.give_back("the executor shuts down", now_ms()));
-                if given && hosted.store_once(&self.store).await.is_ok() {
-                    count += 1;
-                }
-            }
+        for hosted in self.all() {
+            count += u64::from(self.give_back_one(&hosted).await);
         }
         if count > 0 {
             info!(count, "gave back units that had not started");
         }
+    }
+
+    /// `false`: the unit is not taken, or has started.
+    pub(super) async fn give_back_one(&self, hosted: &Hosted) -> bool {
+        // In one go: its keeper must not see the end from the pool before the unit is given back.
+        let given = hosted.with(|machine| {
+            machine.phase() == ExecutorPhase::Taken
+                && self.executor.withdraw(hosted.unit)
+                && machine.give_back("the executor shuts down", now_ms())
+        });
+        given && hosted.store_once(&self.store).await.is_ok()
     }
 
     /// Ends the tasks; what is kept stays for the next life.
@@ -247,3 +273,6 @@ pub(super) fn refused(kind: Kind, message: impl Into<String>) -> Refused {
         message: message.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

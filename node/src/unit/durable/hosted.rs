@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,6 +13,7 @@ use workmesh_proto::UnitId;
 use workmesh_proto::record;
 use workmesh_proto::unit::durable::{DurableExecutor, ExecutorEffect, ExecutorPhase};
 use workmesh_proto::wire::durable::Position;
+use workmesh_proto::wire::unit::Kind;
 
 use super::kept::Tail;
 use super::now_ms;
@@ -29,7 +31,11 @@ pub(super) struct Hosted {
     /// What is kept: bytes of response frames, and where the unit is.
     kept: watch::Sender<Kept>,
     acked: Notify,
-    /// Nobody wants the unit any more.
+    /// One at a time carries out what the machine wants, so that it is stored in order.
+    storing: tokio::sync::Mutex<()>,
+    /// Something may be in the store under its key.
+    pub(super) in_store: AtomicBool,
+    /// The worker is to stop: the unit is given back, or nobody wants it any more.
     pub(super) stop: CancellationToken,
 }
 
@@ -42,16 +48,16 @@ pub(super) struct Kept {
 
 impl Hosted {
     pub(super) fn new(unit: UnitId, machine: DurableExecutor, stream_bytes: u64) -> Self {
-        let kept = Kept {
-            stream_bytes,
-            phase: machine.phase(),
-        };
+        let phase = machine.phase();
+        let kept = Kept { stream_bytes, phase };
         Self {
             unit,
             machine: Mutex::new(machine),
             tail: Tail::after(stream_bytes),
             kept: watch::Sender::new(kept),
             acked: Notify::new(),
+            storing: tokio::sync::Mutex::default(),
+            in_store: AtomicBool::new(phase != ExecutorPhase::Arriving),
             stop: CancellationToken::new(),
         }
     }
@@ -63,6 +69,11 @@ impl Hosted {
     /// Looks at the machine, or feeds it.
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut DurableExecutor) -> T) -> T {
         act(&mut self.machine.lock())
+    }
+
+    /// Whether it is not taken.
+    pub(super) fn is_arriving(&self) -> bool {
+        self.with(|machine| machine.phase() == ExecutorPhase::Arriving)
     }
 
     pub(super) fn acknowledge(&self, position: Position) {
@@ -86,6 +97,7 @@ impl Hosted {
 
     /// Stores what the machine wants to have stored; what the store did not take is left with the machine.
     pub(super) async fn store_once(&self, store: &Store) -> Result<(), StoreError> {
+        let _one = self.storing.lock().await;
         loop {
             let effect = self.with(DurableExecutor::poll_effect);
             match effect {
@@ -120,7 +132,8 @@ impl Hosted {
     pub(super) async fn keep(self: Arc<Self>, store: Store, output: UnitOutput, limit: u64) {
         let stop = self.stop.clone();
         tokio::select! {
-            // The output is dropped: the function is told.
+            biased;
+            // Nothing is appended after it. The output is dropped: the function is told.
             () = stop.cancelled() => {}
             () = self.keep_all(&store, output, limit) => {}
         }
@@ -152,7 +165,11 @@ fn take(machine: &mut DurableExecutor, batch: &mut VecDeque<OutputItem>) -> bool
             }
             OutputItem::Piece { data, last, .. } => machine.handle_piece(&data, last),
             OutputItem::Eof(eof) => {
-                machine.handle_end(eof, now_ms());
+                // The executor goes, and has not started it: false for one that has.
+                let goes = matches!(eof.kind, Kind::Shutdown | Kind::Draining);
+                if !(goes && machine.give_back(&eof.message, now_ms())) {
+                    machine.handle_end(eof, now_ms());
+                }
                 ended = true;
             }
         }

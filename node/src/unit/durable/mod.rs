@@ -5,6 +5,7 @@
 
 mod active;
 mod answer;
+mod arrive;
 mod ask;
 mod attach;
 mod draft;

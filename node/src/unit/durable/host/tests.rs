@@ -1,0 +1,321 @@
+//! The host as an origin sees it: frames in, frames out, over a conversation within the node.
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use workmesh_proto::wire::codec;
+use workmesh_proto::wire::durable::{Position, Release, Resume, Returned};
+use workmesh_proto::wire::frame::FrameType;
+use workmesh_proto::wire::items::Item;
+use workmesh_proto::wire::unit::{Eof, Submit};
+
+use super::*;
+use crate::exec::tests::workers::{self, Gate, Go};
+use crate::exec::{ExecSettings, Registry};
+use crate::store::{Entry, Found, StoreSettings, Stream, Sync};
+
+const LIFE: Incarnation = Incarnation(7);
+
+struct Rig {
+    host: Arc<Host>,
+    _dir: TempDir,
+}
+
+fn rig() -> Rig {
+    rig_with(|_| {}, WorkSettings::default())
+}
+
+fn rig_with(change: impl FnOnce(&mut ExecSettings), work: WorkSettings) -> Rig {
+    let dir = tempfile::tempdir().unwrap();
+    let node = NodeId::parse("here").unwrap();
+    let mut settings = ExecSettings::new(node.clone(), 1, dir.path().join("spool"));
+    settings.stop_grace = Duration::ZERO;
+    change(&mut settings);
+    let registry = Registry::from_entries(workers::all()).unwrap();
+    let executor = Executor::new(registry, settings).unwrap();
+    let store = open(&dir);
+    let host = Host::new(node, LIFE, executor, store, work);
+    Rig { host, _dir: dir }
+}
+
+fn open(dir: &TempDir) -> Store {
+    let settings = StoreSettings {
+        reserve_bytes: 0,
+        ..StoreSettings::default()
+    };
+    Store::open(&dir.path().join("store"), settings).unwrap().0
+}
+
+fn submit(directive: &str, payload_bytes: usize) -> Submit {
+    Submit {
+        unit: UnitId(uuid::Uuid::now_v7()),
+        directive: directive.to_owned(),
+        to: None,
+        payload_bytes: Some(payload_bytes as u64),
+        params: Default::default(),
+        deadline_ms: None,
+        trace: None,
+        durable: true,
+        detach: false,
+        idempotent: false,
+        offer: Some(Offer {
+            number: 1,
+            life: LIFE,
+        }),
+    }
+}
+
+/// What an executor says in a conversation.
+#[derive(Debug, Default)]
+struct Said {
+    frames: Vec<FrameType>,
+    bytes: Vec<u8>,
+    refused: Option<Kind>,
+    eof: Option<Eof>,
+}
+
+impl Said {
+    fn end(&self) -> Option<Kind> {
+        self.eof.as_ref().map(|eof| eof.kind)
+    }
+}
+
+/// An origin's end of a conversation.
+struct Talk(Pipe);
+
+impl Talk {
+    async fn send(&mut self, data: &[u8]) {
+        self.0.sender.put_payload(Bytes::copy_from_slice(data));
+        self.0.sender.flush().await.unwrap();
+    }
+
+    /// Ends the payload, and listens to the executor's last word.
+    async fn end(mut self) -> Said {
+        self.0.sender.put_bare(FrameType::PayloadEnd);
+        // An executor that has refused does not listen.
+        let _refused = self.0.sender.flush().await;
+        self.hear().await
+    }
+
+    async fn hear(&mut self) -> Said {
+        let mut said = Said::default();
+        while self.hear_one(&mut said).await {}
+        said
+    }
+
+    async fn hear_until(&mut self, last: FrameType) {
+        let mut said = Said::default();
+        while !said.frames.contains(&last) {
+            assert!(self.hear_one(&mut said).await, "{said:?}");
+        }
+    }
+
+    async fn hear_one(&mut self, said: &mut Said) -> bool {
+        let Ok(Some(item)) = self.0.receiver.next().await else {
+            return false;
+        };
+        match item {
+            Item::Response { piece, .. } => said.bytes.extend_from_slice(&piece.data),
+            Item::Frame(frame) => {
+                let kind = frame.frame_type().unwrap();
+                said.frames.push(kind);
+                match kind {
+                    FrameType::Refused => {
+                        said.refused = Some(codec::decode::<Refused>(&frame.body).unwrap().kind);
+                    }
+                    FrameType::Eof => said.eof = Some(codec::decode(&frame.body).unwrap()),
+                    FrameType::Returned => {
+                        codec::decode::<Returned>(&frame.body).unwrap();
+                    }
+                    _ => {}
+                }
+                let last = [FrameType::Eof, FrameType::Returned, FrameType::Refused];
+                return !last.contains(&kind);
+            }
+            Item::Payload { .. } => panic!("the executor sends payload"),
+        }
+        true
+    }
+}
+
+impl Rig {
+    async fn open<T: serde::Serialize>(&self, kind: FrameType, first: &T) -> Talk {
+        let (ours, theirs) = Pipe::local();
+        self.host.answer_here(theirs);
+        let mut talk = Talk(ours);
+        talk.0.sender.put(kind, first);
+        talk.0.sender.flush().await.unwrap();
+        talk
+    }
+
+    async fn offer(&self, submit: &Submit) -> Talk {
+        self.open(FrameType::Submit, submit).await
+    }
+
+    async fn resume(&self, submit: &Submit) -> Talk {
+        let resume = Resume {
+            unit: submit.unit,
+            offer: submit.offer.unwrap(),
+            position: Position::default(),
+        };
+        self.open(FrameType::Resume, &resume).await
+    }
+
+    async fn release(&self, submit: &Submit) {
+        let release = Release {
+            unit: submit.unit,
+            number: submit.offer.unwrap().number,
+            outcome: Kind::Cancelled.outcome(),
+        };
+        let mut talk = self.open(FrameType::Release, &release).await;
+        talk.hear_until(FrameType::Released).await;
+    }
+
+    async fn run(&self, submit: &Submit, payload: &[u8]) -> Said {
+        let mut talk = self.offer(submit).await;
+        talk.send(payload).await;
+        talk.end().await
+    }
+}
+
+#[tokio::test]
+async fn a_payload_that_is_not_as_announced_is_refused_and_may_come_again() {
+    let rig = rig();
+    for directive in ["echo:bytes", "echo:buffer", "echo:file"] {
+        let unit = submit(directive, 3);
+        for wrong in [&b"12"[..], b"1234"] {
+            let said = rig.run(&unit, wrong).await;
+            assert_eq!(said.refused, Some(Kind::PayloadBroken), "{directive}");
+        }
+        let said = rig.run(&unit, b"123").await;
+        assert_eq!(
+            (said.end(), &said.bytes[..]),
+            (Some(Kind::Ok), &b"123"[..]),
+            "{directive}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_payload_of_unknown_length_is_refused() {
+    let rig = rig();
+    let unknown = Submit {
+        payload_bytes: None,
+        ..submit("echo:bytes", 0)
+    };
+    assert_eq!(
+        rig.offer(&unknown).await.hear().await.refused,
+        Some(Kind::Protocol)
+    );
+}
+
+#[tokio::test]
+async fn a_payload_that_never_comes_is_refused() {
+    let rig = rig_with(
+        |settings| settings.payload_idle = Duration::from_millis(1),
+        WorkSettings::default(),
+    );
+    for directive in ["echo:bytes", "echo:buffer"] {
+        let unit = submit(directive, 3);
+        let mut talk = rig.offer(&unit).await;
+        assert_eq!(talk.hear().await.refused, Some(Kind::PayloadBroken));
+    }
+    assert_eq!(rig.host.count(), 0);
+}
+
+#[tokio::test]
+async fn a_deadline_may_pass_before_the_payload_is_there() {
+    let rig = rig();
+    let late = Submit {
+        deadline_ms: Some(1),
+        ..submit("echo:buffer", 3)
+    };
+    assert_eq!(rig.offer(&late).await.hear().await.refused, Some(Kind::Expired));
+}
+
+#[tokio::test]
+async fn a_unit_begins_with_its_own_payload_alone() {
+    let rig = rig();
+    let payload = vec![b'b'; 200_000];
+    let unit = submit("echo:buffer", payload.len());
+    let left = vec![Entry::Data(Stream::Payload, Bytes::from(vec![b'a'; 100_000]))];
+    let stored = rig.host.store.append(key(unit.unit), left, Sync::Written);
+    stored.await.unwrap();
+    let said = rig.run(&unit, &payload).await;
+    assert_eq!(said.end(), Some(Kind::Ok));
+    assert!(said.bytes == payload, "{} bytes", said.bytes.len());
+}
+
+#[tokio::test]
+async fn what_did_not_arrive_leaves_nothing() {
+    let rig = rig();
+    let unit = submit("echo:buffer", 200_000);
+    let said = rig.run(&unit, &[b'a'; 100_000]).await;
+    assert_eq!(said.refused, Some(Kind::PayloadBroken));
+    assert_eq!((rig.host.count(), rig.host.store.usage().keys), (0, 0));
+}
+
+#[tokio::test]
+async fn what_its_origin_turns_away_from_leaves_nothing() {
+    let rig = rig();
+    for release in [true, false] {
+        let unit = submit("echo:buffer", 200_000);
+        let mut talk = rig.offer(&unit).await;
+        for _ in 0..10 {
+            talk.send(&[b'a'; 15_000]).await;
+        }
+        if release {
+            rig.release(&unit).await;
+        } else {
+            let said = rig.resume(&unit).await.hear().await;
+            assert_eq!(said.refused, Some(Kind::NoSuchUnit));
+        }
+        assert_eq!((rig.host.count(), rig.host.store.usage().keys), (0, 0));
+        assert_eq!(talk.hear().await.frames, [], "the offer is not answered");
+        let said = rig.run(&unit, &[]).await;
+        assert_eq!(said.refused, Some(Kind::Duplicate));
+    }
+}
+
+#[tokio::test]
+async fn a_drain_refuses_what_arrives_and_gives_back_what_waits() {
+    let rig = rig();
+    let running = submit("gate:buffer", 0);
+    let gate = Gate::of(running.unit);
+    let mut runs = rig.offer(&running).await;
+    runs.0.sender.put_bare(FrameType::PayloadEnd);
+    runs.0.sender.flush().await.unwrap();
+    runs.hear_until(FrameType::Started).await;
+    gate.told();
+    let waiting = submit("echo:bytes", 1);
+    let mut waits = rig.offer(&waiting).await;
+    waits.send(b"1").await;
+    waits.0.sender.put_bare(FrameType::PayloadEnd);
+    waits.0.sender.flush().await.unwrap();
+    waits.hear_until(FrameType::Accepted).await;
+    let mut arrives = rig.offer(&submit("echo:buffer", 1)).await;
+    rig.host.executor.refuse_new();
+    rig.host.give_back().await;
+    assert_eq!(arrives.hear().await.refused, Some(Kind::Draining));
+    assert_eq!(waits.hear().await.frames, [FrameType::Returned]);
+    gate.go(Go::Return);
+    assert_eq!(runs.hear().await.end(), Some(Kind::Ok));
+}
+
+#[tokio::test]
+async fn a_unit_that_has_not_started_goes_back_however_it_is_stopped() {
+    let rig = rig();
+    let running = submit("gate:buffer", 0);
+    let gate = Gate::of(running.unit);
+    let mut runs = rig.offer(&running).await;
+    runs.0.sender.put_bare(FrameType::PayloadEnd);
+    runs.0.sender.flush().await.unwrap();
+    runs.hear_until(FrameType::Started).await;
+    gate.told();
+    let mut waits = rig.offer(&submit("echo:bytes", 0)).await;
+    waits.0.sender.put_bare(FrameType::PayloadEnd);
+    waits.0.sender.flush().await.unwrap();
+    waits.hear_until(FrameType::Accepted).await;
+    rig.host.executor.stop_now();
+    assert_eq!(waits.hear().await.frames, [FrameType::Returned]);
+    assert_eq!(runs.hear().await.end(), Some(Kind::Shutdown));
+}
