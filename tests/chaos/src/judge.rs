@@ -11,7 +11,7 @@ use crate::stream::{End, Stream};
 use crate::work::Work;
 
 /// Ways in which a unit that is not durable may fail while nodes come and go.
-const PLAIN_FAILURES: [&str; 8] = [
+const PLAIN_FAILURES: [&str; 7] = [
     "busy",
     "draining",
     "no_capable_node",
@@ -19,7 +19,6 @@ const PLAIN_FAILURES: [&str; 8] = [
     "no_such_node",
     "no_such_unit",
     "node_lost",
-    "shutdown",
 ];
 
 /// What a unit's origin reports of it at the end.
@@ -99,7 +98,8 @@ pub(crate) fn judge(unit: &Unit, known: &Known<'_>) -> Vec<String> {
     {
         let may = match end.outcome.as_str() {
             "succeeded" | "lost" => true,
-            "cancelled" => known.seen.cancel_asked,
+            // A node that is told to stop gives its units a grace, and ends them then.
+            "cancelled" => known.seen.cancel_asked || end.kind == "shutdown",
             "expired" => unit.deadline.is_some(),
             _ => PLAIN_FAILURES.contains(&end.kind.as_str()),
         };
@@ -145,7 +145,7 @@ fn judge_report(unit: &Unit, known: &Known<'_>) -> Vec<String> {
     });
     let may = match report.outcome.as_str() {
         "succeeded" => true,
-        "cancelled" => seen.cancel_asked,
+        "cancelled" => seen.cancel_asked || fell && report.kind == "shutdown",
         "expired" => unit.deadline.is_some(),
         "lost" => fell && !report.idempotent,
         _ => false,
