@@ -96,6 +96,29 @@ impl UnitOutput {
         }
     }
 
+    /// Waits until the unit has its end, however much of its output was not taken yet. Dropping the future loses nothing. Needs a
+    /// runtime with time, and keeps the limits as [`next_batch`](Self::next_batch) does.
+    pub(crate) async fn ended(&mut self) {
+        std::future::poll_fn(|cx| self.poll_ended(cx)).await;
+    }
+
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let mut pipes = self.unit.pipes();
+            if pipes.ended {
+                return Poll::Ready(());
+            }
+            pipes.output.reader = Some(cx.waker().clone());
+            let wake_at = self.wake_at(&pipes);
+            drop(pipes);
+            let Some(at) = wake_at else {
+                return Poll::Pending;
+            };
+            std::task::ready!(self.poll_timer(cx, at));
+            self.handle_timeout(Instant::now());
+        }
+    }
+
     /// When to look at the clock next.
     fn wake_at(&self, pipes: &Pipes) -> Option<Instant> {
         let stalled = || pipes.payload.moved.checked_add(self.pool.settings.payload_idle);

@@ -49,6 +49,29 @@ async fn a_send_that_waits_for_room_fails_when_the_unit_is_cancelled() {
 }
 
 #[tokio::test]
+async fn an_end_is_known_before_the_output_is_taken() {
+    let rig = rig(1, 1);
+    let (gate, mut output, cancel) = rig.gated("gate:flood");
+    gate.told();
+    gate.go(Go::Return);
+    output.next_batch(&mut VecDeque::new()).await;
+    assert_eq!(output.ended().now_or_never(), None);
+    let ((), _) = tokio::join!(output.ended(), async { cancel.cancel() });
+    assert_eq!(end_of_rest(&mut output).await.kind, Kind::Cancelled);
+}
+
+/// The end of a unit of which some output was taken.
+async fn end_of_rest(output: &mut UnitOutput) -> Eof {
+    let mut batch = VecDeque::new();
+    loop {
+        output.next_batch(&mut batch).await;
+        if let Some(OutputItem::Eof(eof)) = batch.pop_back() {
+            return eof;
+        }
+    }
+}
+
+#[tokio::test]
 async fn one_huge_response_comes_in_pieces_that_fit_a_frame() {
     let rig = rig(1, 1);
     let mut admitted = rig.admit(&submit("echo:bytes")).unwrap();

@@ -23,6 +23,8 @@ use crate::store::{Store, StoreError};
 
 /// How often units are looked for that nobody asks for.
 const COLLECT: Duration = Duration::from_secs(60);
+/// How long the ends of units that were stopped with the node may take to be stored.
+const LAST_ENDS: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(crate) struct Host {
@@ -33,6 +35,8 @@ pub(crate) struct Host {
     table: Mutex<ExecutorTable<Arc<Hosted>>>,
     started: Instant,
     pub(super) tasks: TaskTracker,
+    /// Those that keep what workers send.
+    keepers: TaskTracker,
     /// Nothing that arrives is taken any more.
     pub(super) draining: CancellationToken,
     pub(super) closing: CancellationToken,
@@ -54,6 +58,7 @@ impl Host {
             table: Mutex::new(ExecutorTable::new(life, TableLimits::default())),
             started: Instant::now(),
             tasks: TaskTracker::new(),
+            keepers: TaskTracker::new(),
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
         })
@@ -170,7 +175,7 @@ impl Host {
             .clone()
             .keep(self.store.clone(), output, self.settings.spool_limit);
         let closing = self.closing.clone();
-        self.tasks.spawn(async move {
+        self.keepers.spawn(async move {
             let keeping = Box::pin(keeping);
             tokio::select! {
                 () = closing.cancelled() => {}
@@ -228,8 +233,20 @@ impl Host {
         given && hosted.store_once(&self.store).await.is_ok()
     }
 
-    /// Ends the tasks; what is kept stays for the next life.
+    /// Ends the tasks; what is kept stays for the next life. The executor has ended its units by then, and a moment is given to store
+    /// these ends.
     pub(crate) async fn stop(&self) {
+        self.keepers.close();
+        if tokio::time::timeout(LAST_ENDS, self.keepers.wait())
+            .await
+            .is_err()
+        {
+            let count = self.keepers.len();
+            warn!(
+                count,
+                "the ends of units could not be stored in time; they count as lost"
+            );
+        }
         self.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;

@@ -149,7 +149,11 @@ impl Hosted {
                 return;
             }
             while self.with(|machine| machine.unacknowledged()) > limit {
-                self.acked.notified().await;
+                tokio::select! {
+                    () = self.acked.notified() => {}
+                    // The rest is short, and its end is among it.
+                    () = output.ended() => break,
+                }
             }
         }
     }

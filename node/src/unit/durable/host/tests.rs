@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use tempfile::TempDir;
+use workmesh_proto::record::{self, ExecutorRecord};
 use workmesh_proto::wire::codec;
 use workmesh_proto::wire::durable::{Position, Release, Resume, Returned};
 use workmesh_proto::wire::frame::FrameType;
@@ -17,7 +18,7 @@ const LIFE: Incarnation = Incarnation(7);
 
 struct Rig {
     host: Arc<Host>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 fn rig() -> Rig {
@@ -32,17 +33,17 @@ fn rig_with(change: impl FnOnce(&mut ExecSettings), work: WorkSettings) -> Rig {
     change(&mut settings);
     let registry = Registry::from_entries(workers::all()).unwrap();
     let executor = Executor::new(registry, settings).unwrap();
-    let store = open(&dir);
+    let (store, _) = open(&dir);
     let host = Host::new(node, LIFE, executor, store, work);
-    Rig { host, _dir: dir }
+    Rig { host, dir }
 }
 
-fn open(dir: &TempDir) -> Store {
+fn open(dir: &TempDir) -> (Store, Vec<Found>) {
     let settings = StoreSettings {
         reserve_bytes: 0,
         ..StoreSettings::default()
     };
-    Store::open(&dir.path().join("store"), settings).unwrap().0
+    Store::open(&dir.path().join("store"), settings).unwrap()
 }
 
 fn submit(directive: &str, payload_bytes: usize) -> Submit {
@@ -170,10 +171,33 @@ impl Rig {
         talk.hear_until(FrameType::Released).await;
     }
 
+    /// Offers a unit of a gated worker, without payload; hears that it has started.
+    async fn start(&self, submit: &Submit) -> (Talk, Gate) {
+        let gate = Gate::of(submit.unit);
+        let mut talk = self.offer(submit).await;
+        talk.0.sender.put_bare(FrameType::PayloadEnd);
+        talk.0.sender.flush().await.unwrap();
+        talk.hear_until(FrameType::Started).await;
+        gate.told();
+        (talk, gate)
+    }
+
     async fn run(&self, submit: &Submit, payload: &[u8]) -> Said {
         let mut talk = self.offer(submit).await;
         talk.send(payload).await;
         talk.end().await
+    }
+
+    /// With which end the one unit would be found here at the next start, if it has any.
+    async fn restart(self) -> Option<Kind> {
+        self.host.stop().await;
+        self.host.store.close().await;
+        let (_, found) = open(&self.dir);
+        assert_eq!(found.len(), 1);
+        match record::decode(found[0].records.last()?).unwrap() {
+            ExecutorRecord::Ended { eof, .. } => Some(eof.kind),
+            _ => None,
+        }
     }
 }
 
@@ -279,13 +303,7 @@ async fn what_its_origin_turns_away_from_leaves_nothing() {
 #[tokio::test]
 async fn a_drain_refuses_what_arrives_and_gives_back_what_waits() {
     let rig = rig();
-    let running = submit("gate:buffer", 0);
-    let gate = Gate::of(running.unit);
-    let mut runs = rig.offer(&running).await;
-    runs.0.sender.put_bare(FrameType::PayloadEnd);
-    runs.0.sender.flush().await.unwrap();
-    runs.hear_until(FrameType::Started).await;
-    gate.told();
+    let (mut runs, gate) = rig.start(&submit("gate:buffer", 0)).await;
     let waiting = submit("echo:bytes", 1);
     let mut waits = rig.offer(&waiting).await;
     waits.send(b"1").await;
@@ -304,13 +322,7 @@ async fn a_drain_refuses_what_arrives_and_gives_back_what_waits() {
 #[tokio::test]
 async fn a_unit_that_has_not_started_goes_back_however_it_is_stopped() {
     let rig = rig();
-    let running = submit("gate:buffer", 0);
-    let gate = Gate::of(running.unit);
-    let mut runs = rig.offer(&running).await;
-    runs.0.sender.put_bare(FrameType::PayloadEnd);
-    runs.0.sender.flush().await.unwrap();
-    runs.hear_until(FrameType::Started).await;
-    gate.told();
+    let (mut runs, _gate) = rig.start(&submit("gate:buffer", 0)).await;
     let mut waits = rig.offer(&submit("echo:bytes", 0)).await;
     waits.0.sender.put_bare(FrameType::PayloadEnd);
     waits.0.sender.flush().await.unwrap();
@@ -318,4 +330,37 @@ async fn a_unit_that_has_not_started_goes_back_however_it_is_stopped() {
     rig.host.executor.stop_now();
     assert_eq!(waits.hear().await.frames, [FrameType::Returned]);
     assert_eq!(runs.hear().await.end(), Some(Kind::Shutdown));
+}
+
+/// A unit that sends more than its origin acknowledges, up to where it is held.
+async fn flooding() -> (Rig, Submit, Talk, Gate) {
+    let work = WorkSettings {
+        spool_limit: 100_000,
+        ..WorkSettings::default()
+    };
+    let rig = rig_with(|_| {}, work);
+    let unit = submit("gate:flood", 0);
+    let (mut talk, gate) = rig.start(&unit).await;
+    gate.go(Go::Return);
+    let mut said = Said::default();
+    while said.bytes.len() <= 100_000 {
+        assert!(talk.hear_one(&mut said).await, "{said:?}");
+    }
+    (rig, unit, talk, gate)
+}
+
+#[tokio::test]
+async fn the_end_of_a_unit_that_is_stopped_is_kept() {
+    let rig = rig();
+    let (_talk, _gate) = rig.start(&submit("gate:buffer", 0)).await;
+    rig.host.executor.stop_now();
+    assert_eq!(rig.restart().await, Some(Kind::Shutdown));
+}
+
+#[tokio::test]
+async fn the_end_of_a_unit_that_is_stopped_while_it_is_held_is_kept() {
+    let (rig, _, _talk, gate) = flooding().await;
+    rig.host.executor.stop_now();
+    assert_eq!(gate.told(), "send failed");
+    assert_eq!(rig.restart().await, Some(Kind::Shutdown));
 }
