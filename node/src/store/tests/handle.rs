@@ -176,7 +176,7 @@ async fn what_waits_behind_a_failure_fails_with_it() {
         let _paused = disk.pause();
         let first = enqueue(1, "first");
         while store.handle.shared.queue.waiting() > 0 {
-            std::thread::yield_now();
+            thread::yield_now();
         }
         // The thread has the first one, and can't write it yet.
         (
@@ -240,6 +240,78 @@ async fn a_failure_that_nobody_saw_is_told_to_the_next_append() {
         found[0].records,
         [Bytes::from_static(b"before"), Bytes::from_static(b"goes on")]
     );
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_failure_that_nobody_waits_for_is_told_to_the_next_append() {
+    let disk = Faulty::new();
+    let (store, _) = on(&disk);
+    store
+        .append(key(2), vec![record("makes a segment")], Sync::Synced)
+        .await
+        .unwrap();
+    disk.fault(Fault::Fail {
+        op: Op::Write,
+        nth: 0,
+        times: 1,
+    });
+    {
+        let _paused = disk.pause();
+        drop(store.enqueue(key(1), vec![record("dropped")], Sync::Synced));
+    }
+    while store.usage().failures == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(
+        store
+            .append(key(1), vec![record("told")], Sync::Synced)
+            .await
+            .is_err()
+    );
+    store
+        .append(key(1), vec![record("goes on")], Sync::Synced)
+        .await
+        .unwrap();
+    store.close().await;
+}
+
+#[tokio::test]
+async fn what_needs_no_sync_fails_with_what_needs_one_before_it() {
+    let disk = Faulty::new();
+    let (store, _) = on(&disk);
+    store
+        .append(key(1), vec![record("before")], Sync::Synced)
+        .await
+        .unwrap();
+    disk.fault(Fault::Fail {
+        op: Op::Sync,
+        nth: 0,
+        times: 1,
+    });
+    let enqueue = |number, text, sync| store.enqueue(key(number), vec![record(text)], sync);
+    let (ahead, synced, written, other) = {
+        let _paused = disk.pause();
+        let ahead = enqueue(3, "keeps the thread", Sync::Written);
+        while store.handle.shared.queue.waiting() > 0 {
+            thread::yield_now();
+        }
+        let synced = enqueue(1, "synced", Sync::Synced);
+        let written = enqueue(1, "written", Sync::Written);
+        (ahead, synced, written, enqueue(2, "other", Sync::Written))
+    };
+    ahead.await.unwrap();
+    assert!(synced.await.is_err());
+    assert!(written.await.is_err());
+    other.await.unwrap();
+    store
+        .append(key(1), vec![record("after")], Sync::Synced)
+        .await
+        .unwrap();
+    store.close().await;
+    let (store, found) = on(&disk);
+    let texts: Vec<_> = found.iter().map(|found| found.records.concat()).collect();
+    assert_eq!(texts, [&b"beforeafter"[..], b"keeps the thread", b"other"]);
     store.close().await;
 }
 
