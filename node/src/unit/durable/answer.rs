@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use tracing::debug;
 use workmesh_proto::NodeId;
 use workmesh_proto::unit::durable::{ExecutorPhase, ResponseCursor};
@@ -16,6 +17,7 @@ use super::hosted::{Hosted, key};
 use super::kept::KeptReader;
 use super::pipe::{Pipe, PipeReceiver, PipeSender};
 use crate::link::LinkError;
+use crate::store::StoreError;
 
 /// Response bytes that are gathered before they are sent.
 const SEND_BYTES: usize = 256 * 1024;
@@ -109,7 +111,7 @@ impl Host {
 
     async fn speak(
         &self,
-        hosted: &Hosted,
+        hosted: &Arc<Hosted>,
         mut sender: PipeSender,
         position: Position,
     ) -> Result<(), LinkError> {
@@ -119,7 +121,7 @@ impl Host {
             key(hosted.unit),
             ResponseCursor::new(position),
         );
-        let mut started = false;
+        let (mut started, mut failed) = (false, false);
         sender.put(
             FrameType::Accepted,
             &Accepted {
@@ -131,18 +133,12 @@ impl Host {
             if seen.phase == ExecutorPhase::Started && !std::mem::replace(&mut started, true) {
                 sender.put(FrameType::Started, &Started {});
             }
-            let mut gathered = 0;
-            while let Some(piece) = reader
-                .next(seen.stream_bytes, Some(&hosted.tail))
-                .await
-                .map_err(|error| LinkError::Closed(error.to_string()))?
-            {
-                gathered += piece.data.len();
-                sender.put_piece(piece);
-                if gathered >= SEND_BYTES {
-                    gathered = 0;
-                    sender.flush().await?;
+            if let Err(error) = send_kept(&mut reader, hosted, seen.stream_bytes, &mut sender).await? {
+                let broken = LinkError::Closed(error.to_string());
+                if std::mem::replace(&mut failed, true) || !self.end_unreadable(hosted, error).await {
+                    return Err(broken);
                 }
+                continue;
             }
             match seen.phase {
                 ExecutorPhase::Ended => {
@@ -172,6 +168,27 @@ impl Host {
         }
     }
 
+    /// What is kept of the unit can't be read: it ends with what can be, unless that may pass. `false`: it has no such end.
+    async fn end_unreadable(&self, hosted: &Arc<Hosted>, error: StoreError) -> bool {
+        if may_pass(&error) {
+            return false;
+        }
+        let (hosted, store, closing) = (hosted.clone(), self.store.clone(), self.closing.clone());
+        // On its own: it is not to be left half done if the conversation breaks.
+        let ending = self.tasks.spawn(async move {
+            let ending = async {
+                let failed = hosted.fail(&store, &error).await;
+                hosted.store_all(&store).await;
+                failed
+            };
+            tokio::select! {
+                () = closing.cancelled() => false,
+                failed = ending => failed,
+            }
+        });
+        ending.await.unwrap_or(false)
+    }
+
     async fn listen(&self, hosted: &Hosted, receiver: &mut PipeReceiver) -> Result<(), LinkError> {
         loop {
             match receiver.next().await? {
@@ -193,6 +210,40 @@ impl Host {
                 None => return Ok(()),
             }
         }
+    }
+}
+
+/// Sends what is kept up to `end`. The inner failure is the store's.
+async fn send_kept(
+    reader: &mut KeptReader,
+    hosted: &Hosted,
+    end: u64,
+    sender: &mut PipeSender,
+) -> Result<Result<(), StoreError>, LinkError> {
+    let mut gathered = 0;
+    loop {
+        match reader.next(end, Some(&hosted.tail)).await {
+            Ok(Some(piece)) => {
+                gathered += piece.data.len();
+                sender.put_piece(piece);
+                if gathered >= SEND_BYTES {
+                    gathered = 0;
+                    sender.flush().await?;
+                }
+            }
+            Ok(None) => return Ok(Ok(())),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+}
+
+/// Whether a read that failed so may go well the next time: the system was short of something, or the node stops.
+fn may_pass(error: &StoreError) -> bool {
+    const SHORT: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR];
+    match error {
+        StoreError::Closed => true,
+        StoreError::Io { error, .. } => Errno::from_io_error(error).is_some_and(|no| SHORT.contains(&no)),
+        _ => false,
     }
 }
 

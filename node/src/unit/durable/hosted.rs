@@ -8,10 +8,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{error, warn};
 use workmesh_proto::UnitId;
 use workmesh_proto::record;
-use workmesh_proto::unit::durable::{DurableExecutor, ExecutorEffect, ExecutorPhase};
+use workmesh_proto::unit::ResponseTally;
+use workmesh_proto::unit::durable::{DurableExecutor, ExecutorEffect, ExecutorPhase, ResponseCount};
 use workmesh_proto::wire::durable::Position;
 use workmesh_proto::wire::unit::Kind;
 
@@ -22,6 +23,8 @@ use crate::store::{Entry, Key, Role, Store, StoreError, Stream, Sync};
 
 /// How long a store that failed is left alone.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// Bytes read from the store at once.
+const READ_BYTES: usize = 256 * 1024;
 
 /// See the module.
 pub(super) struct Hosted {
@@ -81,18 +84,39 @@ impl Hosted {
         self.acked.notify_one();
     }
 
-    /// Stores what the machine wants to have stored, until the store takes it.
+    /// Stores what the machine wants to have stored, until the store takes it. A unit whose responses it takes no more ends.
     pub(super) async fn store_all(&self, store: &Store) {
         let mut failing = false;
         while let Err(error) = self.store_once(store).await {
-            if matches!(error, StoreError::Closed | StoreError::NoSuchKey) {
-                return;
+            match &error {
+                StoreError::Closed | StoreError::NoSuchKey => return,
+                StoreError::StreamClosed { .. } => {
+                    if !self.fail(store, &error).await {
+                        return;
+                    }
+                }
+                _ => {
+                    if !std::mem::replace(&mut failing, true) {
+                        warn!(unit = %self.unit, %error, "the responses of a durable unit can't be stored; its worker waits");
+                    }
+                    tokio::time::sleep(STORE_PAUSE).await;
+                }
             }
-            if !std::mem::replace(&mut failing, true) {
-                warn!(unit = %self.unit, %error, "the responses of a durable unit can't be stored; its worker waits");
-            }
-            tokio::time::sleep(STORE_PAUSE).await;
         }
+    }
+
+    /// The responses can't be kept or read any more: the unit ends with those that can be read, and that is to be stored. `false`:
+    /// nobody wants its end.
+    pub(super) async fn fail(&self, store: &Store, why: &StoreError) -> bool {
+        let _one = self.storing.lock().await;
+        let end = self.kept.borrow().stream_bytes;
+        let (tally, stream_bytes) = readable(store, key(self.unit), end).await;
+        let failed = self.with(|machine| machine.fail(&why.to_string(), tally, now_ms()));
+        if failed {
+            error!(unit = %self.unit, error = %why, "a durable unit ends because its responses can't be kept");
+            self.kept.send_modify(|kept| kept.stream_bytes = stream_bytes);
+        }
+        failed
     }
 
     /// Stores what the machine wants to have stored; what the store did not take is left with the machine.
@@ -145,7 +169,7 @@ impl Hosted {
             output.next_batch(&mut batch).await;
             let ended = self.with(|machine| take(machine, &mut batch));
             self.store_all(store).await;
-            if ended {
+            if ended || self.with(|machine| machine.is_over()) {
                 return;
             }
             while self.with(|machine| machine.unacknowledged()) > limit {
@@ -180,6 +204,26 @@ fn take(machine: &mut DurableExecutor, batch: &mut VecDeque<OutputItem>) -> bool
     }
     machine.flush();
     ended
+}
+
+/// Counts what can be read of the first `end` bytes of a unit's responses; answers also with how many bytes that is.
+async fn readable(store: &Store, key: Key, end: u64) -> (ResponseTally, u64) {
+    let mut count = ResponseCount::default();
+    let (mut tally, mut offset) = (ResponseTally::new(), 0);
+    while offset < end {
+        let most = usize::try_from(end - offset)
+            .unwrap_or(READ_BYTES)
+            .min(READ_BYTES);
+        let Ok(data) = store.read(key, Stream::Responses, offset, most).await else {
+            break;
+        };
+        let length = data.len() as u64;
+        if length == 0 || count.feed(data).is_err() {
+            break;
+        }
+        (tally, offset) = (count.so_far(), offset + length);
+    }
+    (tally, offset)
 }
 
 pub(super) fn key(unit: UnitId) -> Key {

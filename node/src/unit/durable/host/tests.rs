@@ -188,6 +188,14 @@ impl Rig {
         talk.end().await
     }
 
+    /// Cuts off what large streams have on the disk.
+    fn cut_data(&self) {
+        for file in std::fs::read_dir(self.dir.path().join("store/data")).unwrap() {
+            let file = std::fs::File::options().write(true).open(file.unwrap().path());
+            file.unwrap().set_len(300_000).unwrap();
+        }
+    }
+
     /// With which end the one unit would be found here at the next start, if it has any.
     async fn restart(self) -> Option<Kind> {
         self.host.stop().await;
@@ -363,4 +371,54 @@ async fn the_end_of_a_unit_that_is_stopped_while_it_is_held_is_kept() {
     rig.host.executor.stop_now();
     assert_eq!(gate.told(), "send failed");
     assert_eq!(rig.restart().await, Some(Kind::Shutdown));
+}
+
+#[tokio::test]
+async fn a_unit_whose_kept_responses_cannot_be_read_is_lost() {
+    let rig = rig();
+    let payload: Vec<u8> = (0..1_000_000u32).map(|at| at as u8).collect();
+    let unit = submit("echo:buffer", payload.len());
+    let said = rig.run(&unit, &payload).await;
+    assert_eq!((said.end(), said.bytes.len()), (Some(Kind::Ok), payload.len()));
+    rig.cut_data();
+    for _ in 0..2 {
+        let said = rig.resume(&unit).await.hear().await;
+        assert_eq!(said.end(), Some(Kind::NodeLost));
+        let left = said.bytes.len();
+        assert!(
+            left < payload.len() && said.bytes == payload[..left],
+            "{left} bytes"
+        );
+        assert_eq!(said.eof.map(|eof| eof.bytes), Some(left as u64));
+    }
+    assert_eq!(rig.restart().await, Some(Kind::NodeLost));
+}
+
+#[tokio::test]
+async fn a_unit_whose_responses_cannot_be_kept_is_lost() {
+    let rig = rig();
+    let payload = vec![7; 1_000_000];
+    let unit = submit("echo:buffer", payload.len());
+    rig.run(&unit, &payload).await;
+    let synced = vec![Entry::Data(Stream::Responses, Bytes::from_static(b"x"))];
+    let synced = rig.host.store.append(key(unit.unit), synced, Sync::Synced);
+    synced.await.unwrap();
+    rig.host.stop().await;
+    rig.host.store.close().await;
+    rig.cut_data();
+    // A stream whose end is damaged takes no more.
+    let (store, found) = open(&rig.dir);
+    let mut machine = DurableExecutor::offered(NodeId::parse("O").unwrap(), unit.offer.unwrap());
+    machine.take("echo:buffer", 1);
+    machine.handle_started();
+    while machine.poll_effect().is_some() {}
+    machine.handle_piece(b"more", true);
+    machine.flush();
+    let hosted = Hosted::new(unit.unit, machine, found[0].response_bytes);
+    hosted.store_all(&store).await;
+    let eof = hosted.with(|machine| machine.end_of().cloned()).unwrap();
+    assert_eq!(eof.kind, Kind::NodeLost);
+    assert!(eof.bytes > 0 && eof.bytes < 1_000_000, "{}", eof.bytes);
+    assert_eq!(hosted.watch().borrow().phase, ExecutorPhase::Ended);
+    assert!(hosted.stop.is_cancelled(), "its worker is stopped");
 }
