@@ -190,6 +190,7 @@ impl Host {
     }
 
     async fn listen(&self, hosted: &Hosted, receiver: &mut PipeReceiver) -> Result<(), LinkError> {
+        let _heard = hosted.hear();
         loop {
             match receiver.next().await? {
                 Some(Item::Frame(frame)) => match frame.frame_type() {

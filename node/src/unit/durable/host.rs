@@ -252,7 +252,7 @@ impl Host {
         self.tasks.wait().await;
     }
 
-    /// Forgets, for ever, what ended so long ago that nobody can be expected to ask for it.
+    /// Ends what nobody asks for any more, and forgets what ended long ago, for ever.
     pub(crate) async fn collect(self: Arc<Self>) {
         let WorkSettings {
             lost_after,
@@ -264,17 +264,34 @@ impl Host {
         let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         loop {
             tokio::time::sleep(COLLECT).await;
-            let before = now_ms().saturating_sub(patience);
-            let old = |hosted: &Arc<Hosted>| {
-                hosted.with(|machine| machine.ended_ms().is_some_and(|at| at < before))
-            };
-            let orphans = self.all().into_iter().filter(old);
-            for hosted in orphans {
-                warn!(unit = %hosted.unit, "forgot a unit that its origin has not asked for");
-                self.abandon(hosted.unit, hosted.with(|machine| machine.offer()));
-                hosted.stop.cancel();
-                self.remove(&hosted).await;
+            self.end_forsaken(*lost_after).await;
+            self.forget_ended_before(now_ms().saturating_sub(patience)).await;
+        }
+    }
+
+    /// Ends the units whose origins have not been heard of for so long: they count them as lost, and a worker may be held for them.
+    async fn end_forsaken(&self, patience: Duration) {
+        let forsaken = |hosted: &Arc<Hosted>| hosted.is_forsaken(patience);
+        for hosted in self.all().into_iter().filter(forsaken) {
+            let why = format!("its origin has not asked for it for {patience:?}");
+            if hosted.with(|machine| machine.lose(&why, now_ms())) {
+                warn!(unit = %hosted.unit, "ended a unit that its origin has not asked for");
             }
+            if let Err(error) = hosted.store_once(&self.store).await {
+                warn!(unit = %hosted.unit, %error, "the end of a unit can't be stored; it is tried again");
+            }
+        }
+    }
+
+    /// Nobody can be expected to ask for these any more.
+    async fn forget_ended_before(&self, before_ms: u64) {
+        let old =
+            |hosted: &Arc<Hosted>| hosted.with(|machine| machine.ended_ms().is_some_and(|at| at < before_ms));
+        for hosted in self.all().into_iter().filter(old) {
+            warn!(unit = %hosted.unit, "forgot a unit that its origin has not asked for");
+            self.abandon(hosted.unit, hosted.with(|machine| machine.offer()));
+            hosted.stop.cancel();
+            self.remove(&hosted).await;
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -36,10 +36,30 @@ pub(super) struct Hosted {
     acked: Notify,
     /// One at a time carries out what the machine wants, so that it is stored in order.
     storing: tokio::sync::Mutex<()>,
+    audience: Mutex<Audience>,
     /// Something may be in the store under its key.
     pub(super) in_store: AtomicBool,
     /// The worker is to stop: the unit is given back, or nobody wants it any more.
     pub(super) stop: CancellationToken,
+}
+
+/// Whether the unit's origin still asks for it.
+struct Audience {
+    /// Conversations in which it may still speak.
+    listening: usize,
+    /// When the last one began or ended.
+    heard: Instant,
+}
+
+/// The unit's origin is there, as long as this lives.
+pub(super) struct Heard<'a>(&'a Hosted);
+
+impl Drop for Heard<'_> {
+    fn drop(&mut self) {
+        let mut audience = self.0.audience.lock();
+        audience.listening -= 1;
+        audience.heard = Instant::now();
+    }
 }
 
 /// What is in the store.
@@ -60,6 +80,10 @@ impl Hosted {
             kept: watch::Sender::new(kept),
             acked: Notify::new(),
             storing: tokio::sync::Mutex::default(),
+            audience: Mutex::new(Audience {
+                listening: 0,
+                heard: Instant::now(),
+            }),
             in_store: AtomicBool::new(phase != ExecutorPhase::Arriving),
             stop: CancellationToken::new(),
         }
@@ -77,6 +101,24 @@ impl Hosted {
     /// Whether it is not taken.
     pub(super) fn is_arriving(&self) -> bool {
         self.with(|machine| machine.phase() == ExecutorPhase::Arriving)
+    }
+
+    /// The unit's origin asks for it.
+    pub(super) fn hear(&self) -> Heard<'_> {
+        let mut audience = self.audience.lock();
+        audience.listening += 1;
+        audience.heard = Instant::now();
+        Heard(self)
+    }
+
+    /// Whether it has no end on the disk, and nobody has asked for it for so long.
+    pub(super) fn is_forsaken(&self, patience: Duration) -> bool {
+        let unended = matches!(
+            self.kept.borrow().phase,
+            ExecutorPhase::Taken | ExecutorPhase::Started
+        );
+        let audience = self.audience.lock();
+        unended && audience.listening == 0 && audience.heard.elapsed() >= patience
     }
 
     pub(super) fn acknowledge(&self, position: Position) {

@@ -422,3 +422,24 @@ async fn a_unit_whose_responses_cannot_be_kept_is_lost() {
     assert_eq!(hosted.watch().borrow().phase, ExecutorPhase::Ended);
     assert!(hosted.stop.is_cancelled(), "its worker is stopped");
 }
+
+#[tokio::test]
+async fn a_worker_that_is_held_for_a_vanished_origin_is_let_go() {
+    let (rig, unit, talk, gate) = flooding().await;
+    rig.host.end_forsaken(Duration::ZERO).await;
+    assert!(gate.is_silent(), "its origin is there");
+    drop(talk);
+    let hosted = rig.host.all().pop().unwrap();
+    while !hosted.is_forsaken(Duration::ZERO) {
+        tokio::task::yield_now().await;
+    }
+    rig.host.end_forsaken(Duration::from_secs(86_400)).await;
+    assert!(gate.is_silent(), "its origin may come back");
+    rig.host.end_forsaken(Duration::ZERO).await;
+    let mut load = rig.host.executor.load_changes();
+    load.wait_for(|load| load.is_idle()).await;
+    assert_eq!(gate.told(), "send failed");
+    let said = rig.resume(&unit).await.hear().await;
+    assert_eq!(said.end(), Some(Kind::NodeLost));
+    assert_eq!(said.eof.map(|eof| eof.bytes), Some(said.bytes.len() as u64));
+}
