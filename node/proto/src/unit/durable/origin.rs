@@ -226,6 +226,7 @@ impl DurableOrigin {
             self.on_clock_back(now);
         }
         self.now = now;
+        self.append_at.take_if(|at| *at <= now);
         match input {
             OriginInput::Stored(number) => self.on_stored(number),
             OriginInput::NotStored(number, why) => self.on_not_stored(number, why),

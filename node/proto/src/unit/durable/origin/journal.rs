@@ -115,9 +115,6 @@ impl DurableOrigin {
 
     /// Hands the journal what has come, one append at a time.
     pub(super) fn flush(&mut self) {
-        if self.append_at.is_some_and(|at| at <= self.now) {
-            self.append_at = None;
-        }
         let may = self.append.is_none() && self.append_at.is_none() && !self.frames.is_empty();
         if !may || !self.may_end() {
             return;
