@@ -19,7 +19,7 @@ mod cli;
 pub use bytes::Bytes;
 pub use cli::main;
 pub use config::Settings;
-pub use node::{Node, NodeError};
+pub use node::{DurableEvents, Node, NodeError};
 pub use unit::report;
 pub use unit::{PayloadClosed, SubmittedUnit, UnitEvent, UnitEvents, UnitPayload, UnitRequest};
 pub use workmesh_proto::wire::items::Piece;

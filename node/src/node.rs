@@ -15,8 +15,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tracing::{info, warn};
 use workmesh_proto::mesh::{MeshConfig, Timings};
 use workmesh_proto::wire::query::Fault;
-use workmesh_proto::wire::unit::Eof;
-use workmesh_proto::{Cost, Incarnation, NodeId};
+use workmesh_proto::wire::unit::{Eof, Kind};
+use workmesh_proto::{Cost, Incarnation, NodeId, UnitId};
 
 use crate::config::Settings;
 use crate::control::{Control, StatusSource};
@@ -26,9 +26,9 @@ use crate::link::{Endpoint, EndpointSettings, LinkError};
 use crate::memory::give_back_after_bursts;
 use crate::mesh::{Dialer, Driver, MeshHandle, accept_peers};
 use crate::store::{Store, StoreSettings};
-use crate::unit::durable::{self, Host, Work};
+use crate::unit::durable::{self, AttachEvent, Attachment, Host, NotTaken, Work};
 use crate::unit::report::{PingReport, StatusReport};
-use crate::unit::{SubmittedUnit, UnitEvents, UnitRequest, Units};
+use crate::unit::{SubmittedUnit, UnitEvent, UnitEvents, UnitRequest, Units};
 
 /// Bytes that a leaf's own control conversation may hold in each direction.
 const LEAF_PIPE_BYTES: usize = 256 * 1024;
@@ -129,6 +129,28 @@ enum Role {
     Member,
     /// Joins for the time of a command; nobody places work on it.
     Leaf,
+}
+
+/// What comes back from a durable unit, as it is on its origin's disk. Dropped, it leaves the unit as it is.
+pub struct DurableEvents(Attachment);
+
+impl DurableEvents {
+    /// The unit's id.
+    pub fn unit(&self) -> UnitId {
+        self.0.unit()
+    }
+
+    /// The next event; `None` after the end, or when the node stops before it. Cancel-safe.
+    pub async fn next(&mut self) -> Option<UnitEvent> {
+        loop {
+            return match self.0.next().await? {
+                AttachEvent::Accepted(_) | AttachEvent::Started => continue,
+                AttachEvent::Piece(piece) => Some(UnitEvent::Piece(piece)),
+                AttachEvent::Eof(eof) => Some(UnitEvent::Eof(eof)),
+                AttachEvent::Unfinished(_) | AttachEvent::Broken(_) => None,
+            };
+        }
+    }
 }
 
 impl Node {
@@ -261,6 +283,25 @@ impl Node {
             }
         });
         Ok(events)
+    }
+
+    /// Submits a durable unit with its whole payload. Returns once it is on this node's disk: from then on it ends exactly once, also
+    /// if this node is killed and started again. Dropping what is returned leaves the unit running.
+    pub async fn submit_durable(&self, request: UnitRequest, payload: Bytes) -> Result<DurableEvents, Eof> {
+        let Some(work) = &self.work else {
+            let message = "this node keeps no durable units: it joined for one command only";
+            return Err(Eof::without_responses(Kind::Forbidden, message));
+        };
+        let mut draft = work.begin(request.durable(payload.len() as u64))?;
+        draft.push(&payload).await?;
+        match draft.finish().await {
+            Ok(attachment) => Ok(DurableEvents(attachment)),
+            Err(NotTaken::Refused(eof)) => Err(eof),
+            Err(NotTaken::Unknown) => Err(Eof::without_responses(
+                Kind::Draining,
+                "the node stops; if the unit is stored, it goes on at the next start",
+            )),
+        }
     }
 
     /// Submits a unit whose payload follows as a stream.

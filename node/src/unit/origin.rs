@@ -59,6 +59,19 @@ impl UnitRequest {
         }
     }
 
+    /// The submission of this as a durable unit with a payload of so many bytes.
+    pub(crate) fn durable(self, payload_bytes: u64) -> Submit {
+        Submit {
+            to: self.to.clone(),
+            payload_bytes: Some(payload_bytes),
+            durable: true,
+            deadline_ms: self
+                .deadline
+                .map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+            ..self.frame(None)
+        }
+    }
+
     fn frame(&self, deadline: Option<Instant>) -> Submit {
         let left = |at: Instant| at.saturating_duration_since(Instant::now()).as_millis();
         Submit {

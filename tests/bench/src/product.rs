@@ -206,25 +206,21 @@ impl Subject for Product {
     fn raise_keeping(&self, place: Place) -> Result<Keeping> {
         let homes = self.homes();
         let executor = homes.make(ANSWERER)?;
-        let (answerer, address) = self.answerer(&executor)?;
-        let mut nodes = vec![answerer];
-        let origin = match place {
-            Place::Here => executor.clone(),
-            Place::Neighbour => {
-                let origin = homes.make(ASKER)?;
-                let (node, _) = start_node(ASKER, &mut node_command(&self.node, &origin, Some(address)))?;
-                nodes.push(node);
-                origin
-            }
-        };
+        let mut nodes = Vec::new();
         let mut command = Command::new(&self.bench);
-        command
-            .arg("durable-client")
-            .arg("--origin")
-            .arg(origin)
-            .arg("--executor")
-            .arg(executor)
-            .args(["--to", ANSWERER]);
+        command.arg("durable-client").args(["--to", ANSWERER]);
+        match place {
+            Place::Here => {
+                command.arg("--origin").arg(executor);
+            }
+            Place::Neighbour => {
+                let (answerer, address) = self.answerer(&executor)?;
+                nodes.push(answerer);
+                command.arg("--origin").arg(homes.make(ASKER)?);
+                command.arg("--executor").arg(executor);
+                command.arg("--connect").arg(address.to_string());
+            }
+        }
         let asker = Process::start("client of durable units", &mut command)?;
         asker.wait_ready()?;
         Ok(Keeping { asker, nodes })
