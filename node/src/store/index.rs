@@ -132,6 +132,9 @@ impl Index {
         let key = change.name.key;
         if change.removed {
             let held = self.keys.remove(&key);
+            if self.keys.len() < self.keys.capacity() / 4 {
+                self.keys.shrink_to(self.keys.len() * 2);
+            }
             self.let_go(held.as_deref());
             if let Some(segment) = self.segments.get_mut(&segment) {
                 segment.removals += 1;

@@ -111,6 +111,10 @@ impl Table {
             Some(Entry::Storing) | None => return,
         };
         self.by_time.remove(&(submitted, unit));
+        // What a burst has taken is given back when it is over.
+        if self.units.len() < self.units.capacity() / 4 {
+            self.units.shrink_to(self.units.len() * 2);
+        }
     }
 }
 
