@@ -111,7 +111,10 @@ impl Control {
                     return Ok(());
                 }
                 let cancel: Cancel = codec::decode(&frame.body)?;
-                self.cancels.cancel(cancel.unit);
+                if !self.cancels.cancel(cancel.unit) {
+                    writer.put(FrameType::Fault, &work::unknown(cancel.unit));
+                    writer.flush().await?;
+                }
                 Ok(())
             }
             Some(FrameType::Attach) => {

@@ -44,10 +44,11 @@ impl Cancels {
         }
     }
 
-    pub(super) fn cancel(&self, unit: UnitId) {
-        if let Some(told) = self.by_unit.lock().get(&unit) {
-            told.notify_one();
-        }
+    /// `false`: no local program has a unit of this id under way.
+    pub(super) fn cancel(&self, unit: UnitId) -> bool {
+        let by_unit = self.by_unit.lock();
+        let told = by_unit.get(&unit);
+        told.inspect(|told| told.notify_one()).is_some()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use workmesh_proto::UnitId;
 use workmesh_proto::wire::codec;
 use workmesh_proto::wire::durable::{Attach, Started, Stored, Unfinished};
 use workmesh_proto::wire::frame::{Frame, FrameType};
@@ -87,15 +88,27 @@ where
     W: AsyncWrite + Send + Unpin,
 {
     let found = work.and_then(|work| Some((work, work.attach(attach)?)));
-    match found {
-        Some((work, attachment)) => follow(work, attachment, reader, writer).await,
-        None => {
-            let message = format!(
-                "no durable unit {} here; `node work list` shows those that this node keeps",
-                attach.unit
-            );
-            refuse(Eof::without_responses(Kind::NoSuchUnit, message), writer).await
-        }
+    let Some((work, attachment)) = found else {
+        let Fault { kind, message } = unknown(attach.unit);
+        return refuse(Eof::without_responses(kind, message), writer).await;
+    };
+    if let Some(responses) = attachment.responses_in_all()
+        && attach.responses > responses
+    {
+        let message = format!(
+            "unit {} has ended with {responses} responses: attach from one of them, or from the next",
+            attach.unit
+        );
+        return refuse(Eof::without_responses(Kind::Protocol, message), writer).await;
+    }
+    follow(work, attachment, reader, writer).await
+}
+
+/// The answer about a unit that is not here.
+pub(super) fn unknown(unit: UnitId) -> Fault {
+    Fault {
+        kind: Kind::NoSuchUnit,
+        message: format!("no durable unit {unit} here; `node work list` shows those that this node keeps"),
     }
 }
 

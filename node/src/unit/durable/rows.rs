@@ -139,7 +139,7 @@ impl EndedUnit {
             responses: self.responses,
             bytes: self.response_bytes,
             idempotent: self.idempotent,
-            cancel_requested: self.outcome == Outcome::Cancelled,
+            cancel_requested: self.kind == Kind::Cancelled,
             released: true,
             history: match whole {
                 true if self.events.is_empty() => self.outline(),
@@ -181,8 +181,7 @@ pub(super) fn report(active: &Active, whole: bool) -> WorkReport {
             responses: eof.map_or(state.responses, |eof| eof.responses),
             bytes: state.bytes,
             idempotent: history.is_idempotent(),
-            cancel_requested: active.is_cancelled()
-                || eof.is_some_and(|eof| eof.outcome == Outcome::Cancelled),
+            cancel_requested: active.is_cancelled() || eof.is_some_and(|eof| eof.kind == Kind::Cancelled),
             released: eof.is_some() && history.debts().next().is_none(),
             history: if whole { state.events.clone() } else { Vec::new() },
         }
