@@ -1,12 +1,14 @@
 //! An origin's conversations with executors: an offer with its payload, a resumption, a release. What the executor says goes to the
 //! unit's task as the machine's inputs.
 
+use std::hash::Hasher as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, SemaphorePermit, mpsc, watch};
+use twox_hash::xxhash3_64::Hasher;
 use workmesh_proto::record::Order;
 use workmesh_proto::unit::durable::OriginInput;
 use workmesh_proto::wire::codec;
@@ -135,6 +137,7 @@ impl Ask {
             unit: self.unit,
         };
         let mut offset = 0;
+        let mut hasher = Hasher::new();
         while offset < self.order.payload_bytes {
             let read = self.work.store.read(key, Stream::Payload, offset, PAYLOAD_BYTES);
             let data = read.await.map_err(|error| Spoken::Payload(error.to_string()))?;
@@ -142,8 +145,13 @@ impl Ask {
                 return Err(Spoken::Payload("the kept payload is too short".to_owned()));
             }
             offset += data.len() as u64;
+            hasher.write(&data);
             sender.put_payload(data);
             sender.flush().await?;
+        }
+        // Without the word that the payload is complete the executor does not begin.
+        if hasher.finish() != self.order.payload_digest {
+            return Err(Spoken::Payload("the kept payload is damaged".to_owned()));
         }
         Ok(())
     }

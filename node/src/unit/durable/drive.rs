@@ -65,14 +65,6 @@ struct Talk {
     _placed: Placed,
 }
 
-impl Talk {
-    /// Breaks the conversation off; its executor may have room for another unit.
-    fn end(self, work: &Work) {
-        drop(self);
-        work.room.notify_one();
-    }
-}
-
 impl Drop for Talk {
     fn drop(&mut self) {
         self.task.abort();
@@ -206,9 +198,7 @@ impl Drive {
                     }
                 }
                 OriginEffect::Close(conversation) => {
-                    if let Some(talk) = self.talk.take_if(|talk| talk.conversation == conversation) {
-                        talk.end(&self.work);
-                    }
+                    self.talk.take_if(|talk| talk.conversation == conversation);
                 }
                 OriginEffect::Release {
                     executor,
@@ -337,6 +327,8 @@ impl Drive {
             info!(%unit, directive, %outcome, %kind, error = eof.message, "durable unit ended");
         }
         self.ended = Some(eof);
+        // Its executor may have room for another one.
+        self.work.room.notify_one();
     }
 
     fn note(&self, record: &OriginRecord) {

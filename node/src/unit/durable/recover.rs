@@ -83,6 +83,9 @@ async fn take_origin(work: &Arc<Work>, found: Found) -> Result<Option<Drive>, St
         error!(%unit, error = why, "the records of a durable unit are damaged; it ends");
         machine.give_up(format!("its records are damaged: {why}"), now_ms());
     }
+    if work.store.usage().damaged > 0 {
+        machine.doubt();
+    }
     if settled {
         let events = records.iter().filter_map(event).collect();
         let active = Active::new(unit, &machine, found.response_bytes, events);

@@ -85,6 +85,8 @@ pub struct DurableOrigin {
     debts: Debts,
     /// Somebody wants it to end.
     cancelled: bool,
+    /// Records of it may be missing: an executor that does not know the unit may have run and forgotten it.
+    doubted: bool,
     next_append: u64,
     next_conversation: u64,
     effects: VecDeque<OriginEffect>,
@@ -152,6 +154,7 @@ impl DurableOrigin {
             eof: None,
             debts: Debts::new(timings),
             cancelled: false,
+            doubted: false,
             next_append: 1,
             next_conversation: 1,
             effects: VecDeque::new(),
@@ -262,6 +265,11 @@ impl DurableOrigin {
             _ => {}
         }
         self.look_at_the_clock();
+    }
+
+    /// The journal that the unit was recovered from is damaged: the unit's end may be among what is missing.
+    pub fn doubt(&mut self) {
+        self.doubted = true;
     }
 
     /// Ends a unit of which not everything is left, at `now`.

@@ -80,7 +80,7 @@ impl DurableOrigin {
         };
         match (resumes, kind) {
             // What was accepted may have run, whatever became of it.
-            (true, Kind::NoSuchUnit) if self.history.is_accepted() => self.lose(why),
+            (true, Kind::NoSuchUnit) if self.history.is_accepted() || self.doubted => self.lose(why),
             (true, Kind::NoSuchUnit) => self.withdraw(why),
             (true, Kind::NodeLost) => self.lose(why),
             (

@@ -339,3 +339,17 @@ fn a_unit_whose_responses_can_not_be_stored_any_more_ends_with_those_that_are() 
             .any(|e| matches!(e, OriginEffect::Ended(_)))
     );
 }
+
+#[test]
+fn with_a_damaged_journal_an_executor_that_knows_nothing_may_have_run_the_unit() {
+    let before = offered(order(None, false));
+    let mut unit = DurableOrigin::recover(before.history().clone(), ResponseTally::new(), TIMINGS, 2000);
+    unit.doubt();
+    unit.handle(OriginInput::Wake, 2000);
+    unit.handle(
+        OriginInput::Refused(1, Kind::NoSuchUnit, "never came".into()),
+        2001,
+    );
+    let seen = effects(&mut unit);
+    assert!(matches!(append_of(&seen).1, [OriginRecord::Ended { eof, .. }] if eof.outcome == Outcome::Lost));
+}
