@@ -41,13 +41,14 @@ pub(crate) struct Draft {
 impl Work {
     /// Begins to take a durable unit, or says why not, at once.
     pub(crate) fn begin(self: &Arc<Self>, submit: Submit) -> Result<Draft, Eof> {
-        if let Some(refused) = self.units.refusal() {
-            return Err(Eof::without_responses(refused.kind, refused.message));
-        }
-        self.store
-            .admit(submit.payload_bytes.unwrap_or(0))
-            .map_err(|error| store_fault(&error))?;
         let known = self.reserve(submit.unit).err();
+        // One that is here already is no new work.
+        if known.is_none()
+            && let Err(eof) = self.may_begin(&submit)
+        {
+            self.drop_unstored(submit.unit);
+            return Err(eof);
+        }
         Ok(Draft {
             work: self.clone(),
             submit,
@@ -59,6 +60,16 @@ impl Work {
             stored: 0,
             finished: false,
         })
+    }
+}
+
+impl Work {
+    fn may_begin(&self, submit: &Submit) -> Result<(), Eof> {
+        if let Some(refused) = self.units.refusal() {
+            return Err(Eof::without_responses(refused.kind, refused.message));
+        }
+        let admitted = self.store.admit(submit.payload_bytes.unwrap_or(0));
+        admitted.map_err(|error| store_fault(&error))
     }
 }
 
