@@ -198,6 +198,10 @@ impl Pool {
         let Some(wakers) = self.end_locked(&mut state, unit, Kind::Draining, message) else {
             return false;
         };
+        if let Some(drain) = &mut state.draining {
+            // It has not ended: another node has it next.
+            drain.unended = drain.unended.saturating_sub(1);
+        }
         self.publish(&mut state);
         drop(state);
         wakers.wake();

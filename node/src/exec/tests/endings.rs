@@ -284,3 +284,19 @@ async fn ten_thousand_quick_units_leave_nothing_behind() {
         std::thread::yield_now();
     }
 }
+
+#[tokio::test]
+async fn a_unit_that_is_given_back_has_not_ended() {
+    let rig = rig(1, 1);
+    let (gate, mut running, _cancel) = rig.gated("gate:bytes");
+    gate.told();
+    let (_gate, mut waiting, cancel) = rig.gated("gate:bytes");
+    rig.executor.refuse_new();
+    assert!(rig.executor.withdraw(cancel.unit.id));
+    assert!(!rig.executor.withdraw(cancel.unit.id), "once is enough");
+    assert_eq!(end_of(&mut waiting).await.eof.kind, Kind::Draining);
+    gate.go(Go::Return);
+    assert_eq!(end_of(&mut running).await.eof.kind, Kind::Ok);
+    let drained = rig.executor.drain(Duration::from_secs(3600)).await;
+    assert_eq!((drained.ended, drained.stopped), (1, 0));
+}
