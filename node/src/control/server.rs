@@ -26,7 +26,7 @@ use super::stream::{ControlReader, ControlWriter, StreamError};
 use super::unit::{self, Cancels};
 use super::work;
 use crate::unit::Units;
-use crate::unit::durable::Work;
+use crate::unit::durable::{Work, unknown};
 
 /// Rows of workers in one frame: as many of the longest as fit.
 const WORKERS_A_FRAME: usize = 200;
@@ -112,7 +112,7 @@ impl Control {
                 }
                 let cancel: Cancel = codec::decode(&frame.body)?;
                 if !self.cancels.cancel(cancel.unit) {
-                    writer.put(FrameType::Fault, &work::unknown(cancel.unit));
+                    writer.put(FrameType::Fault, &unknown(cancel.unit));
                     writer.flush().await?;
                 }
                 Ok(())

@@ -110,7 +110,11 @@ where
     }
 }
 
-async fn refuse<W: AsyncWrite + Unpin>(eof: Eof, writer: &mut ControlWriter<W>) -> Result<(), StreamError> {
+/// Says that a unit is not taken, by the end that it has.
+pub(super) async fn refuse<W: AsyncWrite + Unpin>(
+    eof: Eof,
+    writer: &mut ControlWriter<W>,
+) -> Result<(), StreamError> {
     let Eof { kind, message, .. } = eof;
     writer.put(FrameType::Refused, &Refused { kind, message });
     writer.flush().await

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use workmesh_proto::UnitId;
 use workmesh_proto::wire::codec;
 use workmesh_proto::wire::durable::{Attach, Started, Stored, Unfinished};
 use workmesh_proto::wire::frame::{Frame, FrameType};
 use workmesh_proto::wire::items::Item;
 use workmesh_proto::wire::query::{Fault, Query, WorkFilter};
-use workmesh_proto::wire::unit::{Accepted, Eof, Kind, Refused, Submit};
+use workmesh_proto::wire::unit::{Accepted, Eof, Kind, Submit};
 
 use super::stream::{ControlReader, ControlWriter, StreamError};
-use crate::unit::durable::{AttachEvent, Attachment, NotTaken, Work};
+use super::unit::refuse;
+use crate::unit::durable::{AttachEvent, Attachment, NotTaken, Work, unknown};
 
 /// Rows of units in one frame: as many of the longest as fit.
 const ROWS_A_FRAME: usize = 40;
@@ -102,14 +102,6 @@ where
         return refuse(Eof::without_responses(Kind::Protocol, message), writer).await;
     }
     follow(work, attachment, reader, writer).await
-}
-
-/// The answer about a unit that is not here.
-pub(super) fn unknown(unit: UnitId) -> Fault {
-    Fault {
-        kind: Kind::NoSuchUnit,
-        message: format!("no durable unit {unit} here; `node work list` shows those that this node keeps"),
-    }
 }
 
 /// Writes what happens until the last of it; the client can cancel the unit, or go.
@@ -280,10 +272,4 @@ fn no_store() -> Eof {
         Kind::Forbidden,
         "this node keeps no durable units: it joined for one command only",
     )
-}
-
-async fn refuse<W: AsyncWrite + Unpin>(eof: Eof, writer: &mut ControlWriter<W>) -> Result<(), StreamError> {
-    let Eof { kind, message, .. } = eof;
-    writer.put(FrameType::Refused, &Refused { kind, message });
-    writer.flush().await
 }

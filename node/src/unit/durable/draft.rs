@@ -2,7 +2,6 @@
 
 use std::hash::Hasher as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use twox_hash::xxhash3_64::Hasher;
@@ -18,10 +17,6 @@ use crate::store::{Entry, Stream, Sync};
 
 /// A payload up to this size is stored together with the submission.
 const INLINE_BYTES: usize = 64 * 1024;
-
-/// How often, and how many times, a unit is looked at that another submission is storing.
-const STORING_LOOK: Duration = Duration::from_millis(50);
-const STORING_LOOKS: u32 = 200;
 
 /// See the module. Dropped before it is finished, it leaves nothing.
 pub(crate) struct Draft {
@@ -154,13 +149,7 @@ impl Drop for Draft {
         if self.stored == 0 {
             return work.drop_unstored(unit);
         }
-        // The place is given back after the payload is gone: another submission of the id is not to find it.
-        tokio::spawn(async move {
-            if let Err(error) = work.store.remove(key(unit)).await {
-                tracing::warn!(%unit, %error, "the payload of a unit that was given up can't be removed");
-            }
-            work.drop_unstored(unit);
-        });
+        work.discard(unit);
     }
 }
 
@@ -170,35 +159,24 @@ async fn same_unit(work: &Arc<Work>, unit: UnitId, known: Known, order: &Order) 
         let message = format!("unit {unit} is another one: choose another --id");
         Err(Eof::without_responses(Kind::Duplicate, message))
     };
-    let mut known = known;
-    let mut looks = 0;
-    while let Known::Storing = known {
-        // Another submission of the same id is on its way to the disk.
-        looks += 1;
-        if looks > STORING_LOOKS {
-            let message = format!("unit {unit} is being submitted by somebody else: try again");
-            return Err(Eof::without_responses(Kind::Busy, message));
-        }
-        tokio::time::sleep(STORING_LOOK).await;
-        known = match work.find(unit) {
-            Some(known) => known,
-            None => {
-                let message =
-                    format!("unit {unit} was being submitted by somebody else, and was refused: try again");
-                return Err(Eof::without_responses(Kind::Busy, message));
-            }
-        };
-    }
+    let known = match known {
+        Known::Storing => work.once_stored(unit).await,
+        known => Some(known),
+    };
     match known {
-        Known::Storing => duplicate(),
-        Known::Active(active) => {
+        None | Some(Known::Storing) => {
+            let message =
+                format!("unit {unit} is being submitted by somebody else, or was refused: try again");
+            Err(Eof::without_responses(Kind::Busy, message))
+        }
+        Some(Known::Active(active)) => {
             let held = active.with_state(|state| state.history.order().identity());
             match held == order.identity() {
                 true => Ok(Attachment::live(work.clone(), active)),
                 false => duplicate(),
             }
         }
-        Known::Ended(ended) => match ended.identity == order.identity() {
+        Some(Known::Ended(ended)) => match ended.identity == order.identity() {
             true => Ok(Attachment::ended(work.clone(), ended)),
             false => duplicate(),
         },

@@ -312,8 +312,14 @@ impl Drive {
 
     fn not_stored(&mut self, why: String) {
         warn!(unit = %self.active.unit, error = why, "durable unit refused: it can't be stored");
-        if let Some(stored) = self.stored.take() {
-            let _gone = stored.send(Err(Eof::without_responses(Kind::NoSpace, why)));
+        let eof = Eof::without_responses(Kind::NoSpace, why);
+        let heard = self
+            .stored
+            .take()
+            .is_some_and(|stored| stored.send(Err(eof)).is_ok());
+        if !heard {
+            // Nobody is left who would give its place back.
+            self.work.discard(self.active.unit);
         }
         self.done = true;
     }

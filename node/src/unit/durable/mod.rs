@@ -27,7 +27,7 @@ pub(crate) use answer::Opening;
 pub(crate) use attach::{AttachEvent, Attachment};
 pub(crate) use host::Host;
 pub(crate) use recover::recover;
-pub(crate) use work::{NotTaken, Work};
+pub(crate) use work::{NotTaken, Work, unknown};
 
 /// Milliseconds since 1970, as the clock stood when it was first asked for: within a life of the node time goes on evenly, even if
 /// the clock is set.

@@ -39,6 +39,8 @@ pub(crate) struct Work {
     pub(super) settings: WorkSettings,
     /// Counts the changes of who can be reached.
     pub(super) reach: watch::Sender<u64>,
+    /// Told when a unit that was being stored is stored, or refused.
+    storing: Notify,
     /// Told when an executor may have room again; wakes one unit that waits.
     pub(super) room: Notify,
     /// Questions to executors that may be open at the same time without an answer.
@@ -126,6 +128,7 @@ impl Work {
             store,
             settings,
             reach: watch::Sender::new(0),
+            storing: Notify::new(),
             room: Notify::new(),
             questions: Semaphore::new(MAX_QUESTIONS),
             table: Mutex::default(),
@@ -182,6 +185,35 @@ impl Work {
     /// Gives back the place of a unit that was not stored.
     pub(super) fn drop_unstored(&self, unit: UnitId) {
         self.table.lock().remove(unit);
+        self.storing.notify_waiters();
+    }
+
+    /// Gives it back once what came of its payload is gone: another submission of the id is not to find that.
+    pub(super) fn discard(self: &Arc<Self>, unit: UnitId) {
+        let work = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = work.store.remove(key(unit)).await {
+                warn!(%unit, %error, "the payload of a unit that was given up can't be removed");
+            }
+            work.drop_unstored(unit);
+        });
+    }
+
+    /// What has become of a unit that another submission is storing; still `Storing` if that takes too long.
+    pub(super) async fn once_stored(&self, unit: UnitId) -> Option<Entry> {
+        let stored = async {
+            loop {
+                let changed = self.storing.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                match self.find(unit) {
+                    Some(Entry::Storing) => changed.await,
+                    entry => return entry,
+                }
+            }
+        };
+        let stored = tokio::time::timeout(STORING, stored).await;
+        stored.unwrap_or(Some(Entry::Storing))
     }
 
     /// Stores a unit whose place is reserved; `payload` is the part of it that is not in the store yet. Refused at once if it
@@ -219,6 +251,7 @@ impl Work {
         self.table
             .lock()
             .enter(active.unit, submitted_ms, Entry::Active(active.clone()));
+        self.storing.notify_waiters();
     }
 
     /// Takes a unit that an earlier life of the node has left. Its task is run by [`run`](Self::run).
@@ -427,7 +460,7 @@ impl Work {
     pub(crate) fn figures(&self) -> [(&'static str, u64); 12] {
         let (units, settled) = {
             let table = self.table.lock();
-            (table.units.len(), table.succeeded.len() + table.failed.len())
+            (table.by_time.len(), table.succeeded.len() + table.failed.len())
         };
         let usage = self.store.usage();
         [
@@ -468,10 +501,13 @@ const MAX_QUESTIONS: usize = 512;
 /// Rows that are looked at without giving way to others.
 const LOOK_ROWS: usize = 1000;
 
+/// How long a second submission of a unit waits for the first.
+const STORING: Duration = Duration::from_secs(10);
 /// How long a cancellation waits for its end to be on the disk.
 const CANCEL: Duration = Duration::from_secs(5);
 
-fn unknown(unit: UnitId) -> Fault {
+/// The answer about a unit that is not here.
+pub(crate) fn unknown(unit: UnitId) -> Fault {
     Fault {
         kind: Kind::NoSuchUnit,
         message: format!("no durable unit {unit} here; `node work list` shows those that this node keeps"),
