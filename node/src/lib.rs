@@ -8,6 +8,7 @@ mod daemon;
 pub mod config;
 pub mod identity;
 mod link;
+#[cfg(feature = "jemalloc")]
 mod memory;
 mod mesh;
 mod exec;

@@ -23,7 +23,6 @@ use crate::control::{Control, StatusSource};
 use crate::exec::{EMPTY_REMEDY, ExecError, ExecSettings, Executor, Registry, RegistryError};
 use crate::identity::{Identity, IdentityError, next_incarnation};
 use crate::link::{Endpoint, EndpointSettings, LinkError};
-use crate::memory::give_back_after_bursts;
 use crate::mesh::{Dialer, Driver, MeshHandle, accept_peers};
 use crate::store::{Store, StoreSettings};
 use crate::unit::durable::{self, AttachEvent, Attachment, Host, NotTaken, Work};
@@ -477,15 +476,11 @@ async fn start_work(
         settings.work.clone(),
     );
     let work = Work::new(units.clone(), host.clone(), store.clone(), settings.work.clone());
-    let busy = (store.clone(), units.executor.clone());
     durable::recover(&work, &host, found).await;
     units.host_durable(host.clone());
     tasks.spawn(store.attend());
     tasks.spawn(work.clone().watch_reach(units.mesh.clone()));
     tasks.spawn(work.clone().retain());
-    tasks.spawn(give_back_after_bursts(move || {
-        busy.0.usage().appends + busy.1.counters().accepted
-    }));
     tasks.spawn(host.collect());
     Ok(work)
 }
