@@ -60,6 +60,20 @@ pub(crate) enum StoreError {
         /// The version that this program writes.
         known: u32,
     },
+    /// No segment of the log begins with the mark that `FORMAT` has, and one of them begins with another: they are of two stores. Nothing
+    /// was changed.
+    #[error(
+        "{path} is the log of another store: its segments have the mark {found:016x}, FORMAT has {expected:016x}: \
+         put back the log or the FORMAT that belongs to the other, or move the store away"
+    )]
+    Foreign {
+        /// The folder of the log.
+        path: String,
+        /// A mark that the segments have.
+        found: u64,
+        /// The store's.
+        expected: u64,
+    },
     /// A newer program has written this store. Nothing was changed.
     #[error(
         "the store has version {found}, this program knows versions up to {known}: \

@@ -192,6 +192,13 @@ impl Faulty {
         self.world.lock().names[name].lock().written.clone()
     }
 
+    /// Takes a file away, for good.
+    pub(super) fn take_away(&self, name: &str) {
+        let mut world = self.world.lock();
+        world.names.remove(name);
+        world.synced_names.remove(name);
+    }
+
     /// Puts other bytes in a file, synced.
     pub(super) fn set_content(&self, name: &str, bytes: Vec<u8>) {
         let mut world = self.world.lock();

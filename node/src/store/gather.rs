@@ -7,24 +7,35 @@ use bytes::Bytes;
 use super::data::FileId;
 use super::index::{Held, Index, Piece, Tail};
 use super::key::{Found, Key, Stream};
+use super::queue::Work;
 use super::record::{Header, Name, Part};
 use super::scan::Lost;
 use super::segment::Number;
+
+/// A place of the log: a segment, and where in it.
+pub(super) type Place = (Number, u32);
 
 /// Records by key, as the log has them.
 #[derive(Default)]
 pub(super) struct Gathering {
     keys: HashMap<Key, Gathered>,
     lost: Vec<Lost>,
+    doubts: Vec<Doubt>,
     life: u64,
+}
+
+/// Records of any key may have been lost at this place.
+struct Doubt {
+    at: Place,
+    text: String,
 }
 
 /// What came of it.
 pub(super) struct Settled {
     pub(super) found: Vec<Found>,
     pub(super) life: u64,
-    /// Damaged keys whose records don't say so yet.
-    pub(super) unmarked: Vec<(Key, String)>,
+    /// Damaged and doubtful keys whose records don't say so yet, with what they are to say.
+    pub(super) unmarked: Vec<(Key, Work)>,
     /// Data files that may not be synced.
     pub(super) unsynced: Vec<FileId>,
 }
@@ -42,6 +53,8 @@ struct Record {
     segment: Number,
     at: u32,
     length: u32,
+    /// Where it was written, if that is known: a copy may stand behind later ones.
+    written: Option<Place>,
     streams_synced: bool,
     parts: Vec<Kept>,
 }
@@ -51,6 +64,7 @@ enum Kept {
     Piece { offset: u64, piece: Piece },
     Extent { stream: Stream, base: u64, end: u64 },
     Damage(String),
+    Doubt(String),
 }
 
 impl Gathering {
@@ -90,6 +104,7 @@ impl Gathering {
             }
             Part::Extent { stream, base, end } => Some(Kept::Extent { stream, base, end }),
             Part::Damage(range) => Some(Kept::Damage(String::from_utf8_lossy(&bytes[range]).into_owned())),
+            Part::Doubt(range) => Some(Kept::Doubt(String::from_utf8_lossy(&bytes[range]).into_owned())),
             Part::Removed => None,
         };
         gathered
@@ -100,6 +115,7 @@ impl Gathering {
             segment,
             at,
             length: header.length as u32,
+            written: (!header.copied).then_some((segment, at)),
             streams_synced: header.streams_synced,
             parts: parts.into_iter().filter_map(keep).collect(),
         });
@@ -108,6 +124,11 @@ impl Gathering {
     /// Takes note of a record that could not be read.
     pub(super) fn lost(&mut self, lost: Lost) {
         self.lost.push(lost);
+    }
+
+    /// Takes note of a place where records were lost that don't say whose they are.
+    pub(super) fn doubt(&mut self, at: Place, text: String) {
+        self.doubts.push(Doubt { at, text });
     }
 
     /// The key in its latest life.
@@ -130,8 +151,11 @@ impl Gathering {
         for lost in std::mem::take(&mut self.lost) {
             match lost {
                 Lost::Named(name) => self.lose(name, name.sequence),
-                Lost::Hinted(Some(hint)) => self.lose_hinted(hint),
-                Lost::Hinted(None) => {}
+                Lost::Hinted(hint) => {
+                    if let Some(name) = hint.name {
+                        self.lose_hinted(name);
+                    }
+                }
             }
         }
     }
@@ -179,7 +203,7 @@ impl Gathering {
             unsynced: Vec::new(),
         };
         for (key, gathered) in living {
-            settle_key(key, gathered, index, sizes, &mut settled);
+            settle_key(key, gathered, &self.doubts, index, sizes, &mut settled);
         }
         settled
     }
@@ -188,6 +212,7 @@ impl Gathering {
 fn settle_key(
     key: Key,
     mut gathered: Gathered,
+    doubts: &[Doubt],
     index: &mut Index,
     sizes: &HashMap<FileId, u64>,
     settled: &mut Settled,
@@ -196,7 +221,8 @@ fn settle_key(
     let life = gathered.life;
     let mut damage = gathered.missing();
     let mut held = Held::new(life);
-    let mut marked = None;
+    let doubt = gathered.doubt(doubts);
+    let (mut marked, mut doubted) = (None, None);
     let mut records = Vec::new();
     let mut ends = [End::default(), End::default()];
     for record in &mut gathered.records {
@@ -209,6 +235,7 @@ fn settle_key(
             match part {
                 Kept::Record(bytes) => records.push(bytes),
                 Kept::Damage(text) => marked = Some(text),
+                Kept::Doubt(text) => doubted = Some(text),
                 Kept::Piece { offset, piece } => {
                     if ends[usize::from(piece.stream)].piece(offset, piece) {
                         held.add_piece(piece);
@@ -235,15 +262,20 @@ fn settle_key(
         index.data_bytes += end.tail.file_bytes();
         held.tails[stream.index()] = end.tail;
     }
-    if let (None, Some(text)) = (&marked, &damage) {
-        settled.unmarked.push((key, text.clone()));
+    match (&marked, &damage, &doubted, &doubt) {
+        (Some(_), ..) => {}
+        (None, Some(text), ..) => settled.unmarked.push((key, Work::Damage(text.clone()))),
+        (None, None, None, Some(text)) => settled.unmarked.push((key, Work::Doubt(text.clone()))),
+        (None, None, ..) => {}
     }
+    let damage = damage.or(marked);
     settled.found.push(Found {
         key,
         records,
         payload_bytes: held.tails[Stream::Payload.index()].length,
         response_bytes: held.tails[Stream::Responses.index()].length,
-        damage: damage.or(marked),
+        doubt: doubted.or(doubt).filter(|_| damage.is_none()),
+        damage,
     });
     index.keys.insert(key, Box::new(held));
 }
@@ -257,15 +289,25 @@ impl Gathered {
         }
         records.sort_by_key(|record| record.sequence);
         let mut kept: Vec<Record> = Vec::with_capacity(records.len());
-        for record in records.drain(..) {
-            if let Some(copy) = kept.pop_if(|last| last.sequence == record.sequence)
-                && let Some(segment) = index.segments.get_mut(&copy.segment)
-            {
-                segment.void.push(copy.at);
+        for mut record in records.drain(..) {
+            if let Some(copy) = kept.pop_if(|last| last.sequence == record.sequence) {
+                record.written = record.written.max(copy.written);
+                if let Some(segment) = index.segments.get_mut(&copy.segment) {
+                    segment.void.push(copy.at);
+                }
             }
             kept.push(record);
         }
         self.records = kept;
+    }
+
+    /// A line on the damage behind which nothing was written for this key, if there is one.
+    fn doubt(&self, doubts: &[Doubt]) -> Option<String> {
+        let last = self.records.last().and_then(|record| record.written);
+        let doubt = doubts
+            .iter()
+            .find(|doubt| last.is_none_or(|last| last < doubt.at))?;
+        Some(doubt.text.clone())
     }
 
     /// A line on the records that are not there.
