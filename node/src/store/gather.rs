@@ -38,6 +38,8 @@ pub(super) struct Settled {
     pub(super) unmarked: Vec<(Key, Work)>,
     /// Data files that may not be synced.
     pub(super) unsynced: Vec<FileId>,
+    /// Data files that are missing or too short.
+    pub(super) short: Vec<FileId>,
 }
 
 struct Gathered {
@@ -201,6 +203,7 @@ impl Gathering {
             life: self.life,
             unmarked: Vec::new(),
             unsynced: Vec::new(),
+            short: Vec::new(),
         };
         for (key, gathered) in living {
             settle_key(key, gathered, &self.doubts, index, sizes, &mut settled);
@@ -242,9 +245,12 @@ fn settle_key(
                     }
                 }
                 Kept::Extent { stream, base, end } => {
-                    ends[stream.index()].extent(base, end, record.streams_synced);
+                    ends[stream.index()].extent(base, end);
                 }
             }
+        }
+        if record.streams_synced {
+            ends.iter_mut().for_each(End::synced);
         }
     }
     let last_lost = gathered.lost.iter().max().copied().unwrap_or(0);
@@ -252,8 +258,12 @@ fn settle_key(
     for stream in Stream::ALL {
         let id = FileId { key, life, stream };
         let end = &mut ends[stream.index()];
+        if end.tail.in_file && end.synced_to == 0 && !sizes.contains_key(&id) {
+            tracing::warn!(unit = %key.unit, file = id.path(), "a file of the store is missing, that was written but perhaps not synced");
+        }
         if let Some(text) = end.settle(stream, sizes.get(&id).copied()) {
             damage.get_or_insert(text);
+            settled.short.push(id);
         }
         if end.tail.in_file && !end.synced {
             settled.unsynced.push(id);
@@ -348,7 +358,7 @@ impl End {
         true
     }
 
-    fn extent(&mut self, base: u64, end: u64, synced: bool) {
+    fn extent(&mut self, base: u64, end: u64) {
         let begins = !self.tail.in_file && base == self.tail.length;
         let goes_on = self.tail.in_file && base == u64::from(self.tail.base);
         let Some(base) = u16::try_from(base)
@@ -364,9 +374,14 @@ impl End {
             length: end,
             ..self.tail
         };
-        self.synced = synced;
-        if synced {
-            self.synced_to = end;
+        self.synced = false;
+    }
+
+    /// What there is of it so far was synced.
+    fn synced(&mut self) {
+        if self.tail.in_file {
+            self.synced = true;
+            self.synced_to = self.tail.length;
         }
     }
 
@@ -385,10 +400,10 @@ impl End {
             return None;
         }
         self.tail.closed = true;
-        let missing = self.synced_to - there;
-        Some(format!(
-            "{missing} bytes at the end of its {} are missing",
-            stream.name()
-        ))
+        let (name, missing) = (stream.name(), self.synced_to - there);
+        Some(match file_bytes {
+            None => format!("the file of its {name} is missing, with {missing} bytes"),
+            Some(_) => format!("{missing} bytes at the end of its {name} are missing"),
+        })
     }
 }

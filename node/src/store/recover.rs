@@ -74,6 +74,9 @@ pub(super) fn recover(
     }
     let sizes = recovery.data_files()?;
     let gathered = recovery.gathering.settle(&mut index, &sizes);
+    for id in &gathered.short {
+        recovery.report(&format!("{} is missing or too short", id.path()));
+    }
     recovery.sync_streams(&mut index, &gathered.unsynced);
     let hurt =
         recovery.damaged > 0 || format.is_new() || gathered.found.iter().any(|found| found.damage.is_some());

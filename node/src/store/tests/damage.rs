@@ -378,6 +378,35 @@ async fn a_data_file_that_is_too_short_is_damage_if_it_was_synced() {
 }
 
 #[tokio::test]
+async fn a_data_file_that_is_missing_is_damage_once_anything_behind_it_was_synced() {
+    for synced_later in [true, false] {
+        let disk = Faulty::new();
+        let (store, _) = open_on(&disk);
+        let data = vec![payload(bytes(1, 3000)), responses(bytes(2, 4000))];
+        store.append(key(1), data, Sync::Written).await.unwrap();
+        if synced_later {
+            // As a unit's end is, which brings no data itself.
+            let end = store.append(key(1), vec![record("end")], Sync::Synced);
+            end.await.unwrap();
+        }
+        store.close().await;
+        let (name, _) = disk.files("data").pop().unwrap();
+        assert!(name.ends_with("responses"), "{name}");
+        disk.take_away(&name);
+        for _ in 0..2 {
+            let (store, found) = open_on(&disk);
+            assert_eq!((found[0].payload_bytes, found[0].response_bytes), (3000, 0));
+            let damage = found[0].damage.as_deref();
+            let told = "the file of its responses is missing, with 4000 bytes";
+            assert_eq!(damage, synced_later.then_some(told));
+            let usage = store.usage();
+            assert_eq!((usage.data_files, usage.damaged), (1, u64::from(synced_later)));
+            store.close().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn files_that_nobody_owns_are_removed_and_strangers_are_left() {
     let disk = four_units().await;
     let orphan = format!("data/origin-{}-5-payload", key(1).unit);
