@@ -105,7 +105,11 @@ impl Writer {
 
     fn write_out(&mut self, batch: Batch) {
         let Some(last) = batch.staged.last() else { return };
-        let written = self.log.write(&self.shared.index, &batch.bytes, last.change.name);
+        let last = last.change.name;
+        let mut written = self.log.write(&self.shared.index, &batch.bytes, last);
+        while matches!(&written, Err(error) if error.is_no_descriptor()) && self.data.give_back() {
+            written = self.log.write(&self.shared.index, &batch.bytes, last);
+        }
         let (segment, at) = match written {
             Ok(place) => place,
             Err(error) => {
@@ -228,7 +232,11 @@ impl Writer {
     /// Sees to it that the log can be written, and holds what it is to hold.
     fn make_ready(&mut self) -> Result<(), StoreError> {
         let owing = self.log.is_owing();
-        self.log.make_ready(&self.shared.index)?;
+        let mut ready = self.log.make_ready(&self.shared.index);
+        while matches!(&ready, Err(error) if error.is_no_descriptor()) && self.data.give_back() {
+            ready = self.log.make_ready(&self.shared.index);
+        }
+        ready?;
         if owing {
             self.unsynced.get_or_insert_with(Instant::now);
         }

@@ -8,6 +8,7 @@ mod damage;
 mod format;
 mod segments;
 mod room;
+mod descriptors;
 mod handle;
 mod model;
 
