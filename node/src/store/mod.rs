@@ -16,6 +16,7 @@ mod settings;
 mod error;
 mod files;
 mod sealed;
+mod free;
 mod record;
 mod scan;
 mod segment;
@@ -52,6 +53,7 @@ pub(crate) use settings::StoreSettings;
 use data::{DATA, DataFiles};
 use files::{Disk, Files};
 use format::Versions;
+use free::FreeSpace;
 use index::Index;
 use queue::{Queue, Work};
 use reader::{MAX_WAITING, Read, Request};
@@ -67,6 +69,7 @@ struct Shared {
     files: Arc<dyn Files>,
     settings: StoreSettings,
     queue: Arc<Queue>,
+    free: FreeSpace,
     index: Mutex<Index>,
     /// Only `damaged`, `syncs`, `appends` and `failures` are counted here; the index knows the rest.
     counts: Mutex<Usage>,
@@ -126,6 +129,7 @@ impl Store {
             files: Arc::clone(&files),
             settings,
             queue: Arc::default(),
+            free: FreeSpace::default(),
             index: Mutex::new(recovered.index),
             counts: Mutex::new(Usage {
                 damaged: recovered.damaged,
@@ -215,14 +219,14 @@ impl Store {
             });
         }
         let failed = |error| StoreError::io("look at", shared.files.root(), error);
-        let free = shared.files.free_bytes().map_err(failed)?;
-        if free < reserve.saturating_add(bytes) {
-            return Err(StoreError::BelowReserve {
-                left: ByteSize(free.saturating_sub(bytes)),
-                reserve: ByteSize(reserve),
-            });
-        }
-        Ok(())
+        let let_in = shared
+            .free
+            .let_in(&*shared.files, bytes, reserve)
+            .map_err(failed)?;
+        let_in.map_err(|free| StoreError::BelowReserve {
+            left: ByteSize(free.saturating_sub(bytes)),
+            reserve: ByteSize(reserve),
+        })
     }
 
     /// Gathers the wake-ups between the runtime and the store's threads, for ever; to be spawned on the runtime of those who

@@ -19,6 +19,10 @@ use super::key::{Entry, Key, Sync};
 
 type Answer = Result<(), StoreError>;
 
+/// Items that are worth a batch of their own: with so many the thread is woken at once, so that it writes and syncs while the runtime
+/// makes more.
+const EAGER: usize = 16;
+
 /// What the store's thread is to do.
 pub(super) enum Work {
     Append(Vec<Entry>, Sync),
@@ -132,7 +136,7 @@ impl Queue {
                 _room: room,
             };
             state.items.push_back(item);
-            if !self.attendant.nudge() {
+            if !self.attendant.nudge() || state.items.len() >= EAGER {
                 self.ready.notify_one();
             }
             Waiting::Answer(answer)
