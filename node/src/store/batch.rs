@@ -116,6 +116,7 @@ impl Batch {
                 });
             }
             Work::Damage(text) => encoder.damage(text),
+            Work::Doubt(text) => encoder.doubt(text),
             Work::Remove => {
                 encoder.removed();
                 removed = true;

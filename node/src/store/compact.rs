@@ -5,6 +5,7 @@ use std::io;
 
 use super::error::StoreError;
 use super::moving::Removals;
+use super::queue::Work;
 use super::scan::Lost;
 use super::segment::{self, LOG, Number};
 use super::writer::Writer;
@@ -141,12 +142,18 @@ impl Writer {
             let error = StoreError::io("compact", self.shared.files.root(), error);
             self.shared.queue.fail_next(*key, &error);
         }
-        self.note_damage(lost.into_iter().map(|key| (key, text.clone())).collect());
+        let damage = |key| (key, Work::Damage(text.clone()));
+        self.note(lost.into_iter().map(damage).collect());
     }
 
     /// Removes a segment, once what replaces it is on the disk.
     fn remove_segment(&mut self, number: Number) -> Result<(), StoreError> {
         self.log.sync(&self.shared.index)?;
+        match self.log.list(&self.shared.index, Some(number)) {
+            // The list has room once the segment is gone.
+            Ok(()) | Err(StoreError::Full) => {}
+            Err(error) => return Err(error),
+        }
         let path = segment::path(number);
         match self.log.files.remove(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -156,7 +163,8 @@ impl Writer {
         }
         self.shared.index.lock().segments.remove(&number);
         self.compaction.names_dirty = true;
-        self.sync_names()
+        self.sync_names()?;
+        self.log.list_if_due(&self.shared.index)
     }
 
     fn sync_names(&mut self) -> Result<(), StoreError> {

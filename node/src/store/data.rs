@@ -10,8 +10,16 @@ use super::{Key, Role, Stream};
 
 /// The folder of the files.
 pub(super) const DATA: &str = "data";
-/// Files that are kept open at most.
+/// Files that are kept open at most, however many the process may have.
 const MAX_OPEN: usize = 64;
+/// Files that are kept open at least, if the process may have any.
+const MIN_OPEN: usize = 4;
+
+/// How many files are kept open where a process may have so many: the rest is for sockets and segments.
+fn share(descriptors: Option<u64>) -> usize {
+    let quarter = descriptors.map_or(MAX_OPEN as u64, |limit| limit / 4);
+    (quarter.min(MAX_OPEN as u64) as usize).max(MIN_OPEN)
+}
 
 /// Whose file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +71,7 @@ struct Open {
 pub(super) struct DataFiles {
     files: Arc<dyn Files>,
     open: HashMap<FileId, Open>,
+    max_open: usize,
     /// Whether a file was made whose name is not synced.
     names_dirty: bool,
     /// Files to be removed once the log says that they are not needed.
@@ -79,6 +88,7 @@ pub(super) struct DataFiles {
 impl DataFiles {
     pub(super) fn new(files: Arc<dyn Files>) -> Self {
         Self {
+            max_open: share(files.descriptors()),
             files,
             open: HashMap::new(),
             names_dirty: false,
@@ -109,21 +119,15 @@ impl DataFiles {
             (open.dirty, open.used) = (true, self.turn);
             return Ok(Arc::clone(&open.file));
         }
-        self.make_room();
+        if self.open.len() >= self.max_open {
+            self.give_back();
+        }
         let path = id.path();
-        let at = |verb, error| StoreError::undone(verb, &self.files.path(&path), error);
-        let file = if new {
-            match self.files.create(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    // Left by an append that failed, and could not be taken away then.
-                    let file = self.files.open(&path).map_err(|error| at("open", error))?;
-                    file.truncate(0).map_err(|error| at("cut", error))?;
-                    file
-                }
-                other => other.map_err(|error| at("create", error))?,
+        let file = loop {
+            match self.open_file(&path, new) {
+                Err(error) if error.is_no_descriptor() && self.give_back() => {}
+                other => break other?,
             }
-        } else {
-            self.files.open(&path).map_err(|error| at("open", error))?
         };
         self.names_dirty |= new;
         let open = Open {
@@ -135,17 +139,32 @@ impl DataFiles {
         Ok(file)
     }
 
-    /// Closes the file that was not used for longest, of the clean ones; without a clean one, syncs one first.
-    fn make_room(&mut self) {
-        if self.open.len() < MAX_OPEN {
-            return;
+    fn open_file(&self, path: &str, new: bool) -> Result<Arc<dyn OpenFile>, StoreError> {
+        let at = |verb, error| StoreError::undone(verb, &self.files.path(path), error);
+        if !new {
+            return self.files.open(path).map_err(|error| at("open", error));
         }
+        match self.files.create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // Left by an append that failed, and could not be taken away then.
+                let file = self.files.open(path).map_err(|error| at("open", error))?;
+                file.truncate(0).map_err(|error| at("cut", error))?;
+                Ok(file)
+            }
+            other => other.map_err(|error| at("create", error)),
+        }
+    }
+
+    /// Closes the file that was not used for longest, of the clean ones; without a clean one, syncs one first. `false`: none is open.
+    pub(super) fn give_back(&mut self) -> bool {
         let oldest = self.open.iter().min_by_key(|(_, open)| (open.dirty, open.used));
-        if let Some(id) = oldest.map(|(id, _)| *id) {
-            let failed = self.sync(id).err();
-            self.failed.extend(failed.map(|error| (id, error)));
-            self.open.remove(&id);
-        }
+        let Some(id) = oldest.map(|(id, _)| *id) else {
+            return false;
+        };
+        let failed = self.sync(id).err();
+        self.failed.extend(failed.map(|error| (id, error)));
+        self.open.remove(&id);
+        true
     }
 
     /// Makes what was written to this file survive; its name too. Fails for one that had to make room and could not be synced then,
@@ -245,6 +264,12 @@ mod tests {
             life: 1,
             stream: Stream::Payload,
         }
+    }
+
+    #[test]
+    fn the_share_of_the_descriptors_follows_their_limit() {
+        let shares = [None, Some(0), Some(16), Some(64), Some(256), Some(1 << 20)].map(share);
+        assert_eq!(shares, [64, 4, 4, 16, 64, 64]);
     }
 
     #[test]

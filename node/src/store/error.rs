@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytesize::ByteSize;
+use rustix::io::Errno;
 
 /// Why the store refused or failed. Cheap to clone: one failure may be told to many.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -41,6 +42,15 @@ pub(crate) enum StoreError {
         /// What the system says.
         error: Arc<io::Error>,
     },
+    /// The process, or the system, has no file descriptor left for another file. Nothing of the append is stored; it may go well the
+    /// next time.
+    #[error(
+        "store: {what}: too many files are open: raise the limit of open files (LimitNOFILE), or try again later"
+    )]
+    NoDescriptor {
+        /// What was tried, with the file's path.
+        what: String,
+    },
     /// A stream's end is damaged, or what was written there could not be synced: it takes no more for as long as the store is open.
     /// Trying again is of no use. Records and the key's other stream are not concerned, and nothing of the append is stored.
     #[error("the end of {path} is damaged, or could not be synced: check the disk and its file system")]
@@ -59,6 +69,20 @@ pub(crate) enum StoreError {
         found: String,
         /// The version that this program writes.
         known: u32,
+    },
+    /// No segment of the log begins with the mark that `FORMAT` has, and one of them begins with another: they are of two stores. Nothing
+    /// was changed.
+    #[error(
+        "{path} is the log of another store: its segments have the mark {found:016x}, FORMAT has {expected:016x}: \
+         put back the log or the FORMAT that belongs to the other, or move the store away"
+    )]
+    Foreign {
+        /// The folder of the log.
+        path: String,
+        /// A mark that the segments have.
+        found: u64,
+        /// The store's.
+        expected: u64,
     },
     /// A newer program has written this store. Nothing was changed.
     #[error(
@@ -102,10 +126,29 @@ impl StoreError {
         )
     }
 
+    /// Whether the same may go well the next time: the system was short of something, or the node stops.
+    pub(crate) fn may_pass(&self) -> bool {
+        const SHORT: [Errno; 2] = [Errno::NOMEM, Errno::INTR];
+        match self {
+            Self::NoDescriptor { .. } | Self::Closed => true,
+            Self::Io { error, .. } => Errno::from_io_error(error).is_some_and(|no| SHORT.contains(&no)),
+            _ => false,
+        }
+    }
+
+    /// Whether a file more could not be opened.
+    pub(super) fn is_no_descriptor(&self) -> bool {
+        matches!(self, Self::NoDescriptor { .. })
+    }
+
     /// A failure at `path`, which `verb` was done to.
     pub(super) fn io(verb: &str, path: &Path, error: io::Error) -> Self {
+        let what = format!("cannot {verb} {}", path.display());
+        if is_no_descriptor(&error) {
+            return Self::NoDescriptor { what };
+        }
         Self::Io {
-            what: format!("cannot {verb} {}", path.display()),
+            what,
             error: Arc::new(error),
         }
     }
@@ -125,6 +168,11 @@ impl StoreError {
             other => other,
         }
     }
+}
+
+/// Whether a file more could not be opened: nothing else answers so.
+pub(super) fn is_no_descriptor(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// Whether the disk, or the share of it that we may use, has no room.

@@ -8,8 +8,10 @@ use std::fs::TryLockError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
 
 use super::files::{Files, Listed, OpenFile};
 
@@ -67,6 +69,8 @@ struct World {
     ops: Vec<Op>,
     /// Bytes that may still be written.
     budget: Option<u64>,
+    /// Files that may be open.
+    descriptors: Option<usize>,
     /// Whether what a failed sync dropped can't be read any more either.
     forgetful: bool,
 }
@@ -75,6 +79,8 @@ struct World {
 #[derive(Clone, Default)]
 pub(super) struct Faulty {
     world: Arc<Mutex<World>>,
+    /// Files that are open.
+    open: Arc<AtomicUsize>,
 }
 
 impl Faulty {
@@ -89,11 +95,30 @@ impl Faulty {
         world.ops.clear();
     }
 
+    /// Lets only so many files be open.
+    pub(super) fn set_descriptors(&self, files: usize) {
+        self.world.lock().descriptors = Some(files);
+    }
+
+    /// Files that are open.
+    pub(super) fn open_files(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    fn opened(&self, inode: Inode) -> Arc<dyn OpenFile> {
+        self.open.fetch_add(1, Ordering::SeqCst);
+        Arc::new(FaultyFile {
+            disk: self.clone(),
+            inode,
+        })
+    }
+
     /// Nothing fails from here on.
     pub(super) fn heal(&self) {
         let mut world = self.world.lock();
         world.faults.clear();
         world.budget = None;
+        world.descriptors = None;
         world.ops.clear();
     }
 
@@ -153,6 +178,7 @@ impl Faulty {
         };
         Self {
             world: Arc::new(Mutex::new(world)),
+            open: Arc::default(),
         }
     }
 
@@ -174,6 +200,7 @@ impl Faulty {
         };
         Self {
             world: Arc::new(Mutex::new(world)),
+            open: Arc::default(),
         }
     }
 
@@ -190,6 +217,13 @@ impl Faulty {
     /// A file's bytes.
     pub(super) fn content(&self, name: &str) -> Vec<u8> {
         self.world.lock().names[name].lock().written.clone()
+    }
+
+    /// Takes a file away, for good.
+    pub(super) fn take_away(&self, name: &str) {
+        let mut world = self.world.lock();
+        world.names.remove(name);
+        world.synced_names.remove(name);
     }
 
     /// Puts other bytes in a file, synced.
@@ -240,6 +274,13 @@ impl World {
         self.step(op).map_err(|_| io::Error::other("told to fail"))
     }
 
+    fn check_descriptors(&self, open: usize) -> io::Result<()> {
+        match self.descriptors {
+            Some(most) if open >= most => Err(Errno::MFILE.into()),
+            _ => Ok(()),
+        }
+    }
+
     fn find(&self, name: &str) -> io::Result<Inode> {
         self.names
             .get(name)
@@ -273,6 +314,7 @@ impl Files for Faulty {
     fn create(&self, name: &str) -> io::Result<Arc<dyn OpenFile>> {
         let mut world = self.world.lock();
         world.check(Op::Create)?;
+        world.check_descriptors(self.open_files())?;
         if world.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -281,16 +323,15 @@ impl Files for Faulty {
         }
         let inode = Inode::default();
         world.names.insert(name.to_owned(), Arc::clone(&inode));
-        let world = Arc::clone(&self.world);
-        Ok(Arc::new(FaultyFile { world, inode }))
+        Ok(self.opened(inode))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn OpenFile>> {
         let mut world = self.world.lock();
         world.check(Op::Open)?;
+        world.check_descriptors(self.open_files())?;
         let inode = world.find(name)?;
-        let world = Arc::clone(&self.world);
-        Ok(Arc::new(FaultyFile { world, inode }))
+        Ok(self.opened(inode))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -331,19 +372,29 @@ impl Files for Faulty {
         Ok(self.world.lock().budget.unwrap_or(u64::MAX))
     }
 
+    fn descriptors(&self) -> Option<u64> {
+        self.world.lock().descriptors.map(|most| most as u64)
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.root().join(name)
     }
 }
 
 struct FaultyFile {
-    world: Arc<Mutex<World>>,
+    disk: Faulty,
     inode: Inode,
+}
+
+impl Drop for FaultyFile {
+    fn drop(&mut self) {
+        self.disk.open.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl OpenFile for FaultyFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        self.world.lock().check(Op::Read)?;
+        self.disk.world.lock().check(Op::Read)?;
         let content = self.inode.lock();
         let rest = content.written.get(offset as usize..).unwrap_or_default();
         // At most so many in one go, so that whoever reads has to ask again.
@@ -353,7 +404,7 @@ impl OpenFile for FaultyFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
-        let mut world = self.world.lock();
+        let mut world = self.disk.world.lock();
         let share = world.step(Op::Write);
         let mut content = self.inode.lock();
         let offset = offset as usize;
@@ -383,7 +434,7 @@ impl OpenFile for FaultyFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut world = self.world.lock();
+        let mut world = self.disk.world.lock();
         let mut content = self.inode.lock();
         if world.step(Op::Sync).is_err() {
             let from = content.synced.len().min(content.written.len());
@@ -399,7 +450,7 @@ impl OpenFile for FaultyFile {
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
-        let mut world = self.world.lock();
+        let mut world = self.disk.world.lock();
         world.check(Op::Truncate)?;
         let mut content = self.inode.lock();
         let freed = (content.written.len() as u64).saturating_sub(length);

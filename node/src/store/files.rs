@@ -1,10 +1,13 @@
 //! The file operations that the store is made of, and their real implementation. Nothing else in the store touches the disk.
 
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// A folder of the store, or a file in it. Names are relative to the store's folder.
 pub(super) trait Files: Send + Sync {
@@ -24,10 +27,12 @@ pub(super) trait Files: Send + Sync {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes the names of a folder survive the loss of power.
+    /// Makes the names of a folder survive the loss of power. Opens nothing if the folder was made through here.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
     /// What this process may still write to the disk.
     fn free_bytes(&self) -> io::Result<u64>;
+    /// How many files this process may have open, if there is a limit.
+    fn descriptors(&self) -> Option<u64>;
 
     /// The whole path of `name`, for messages.
     fn path(&self, name: &str) -> PathBuf {
@@ -90,13 +95,26 @@ pub(super) fn read_full(file: &dyn OpenFile, offset: u64, into: &mut [u8]) -> io
 /// The real disk.
 pub(super) struct Disk {
     root: PathBuf,
+    /// Open folders: a sync that fails for want of a descriptor would look like one that the disk has failed.
+    dirs: Mutex<HashMap<String, Arc<File>>>,
 }
 
 impl Disk {
     pub(super) fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            dirs: Mutex::default(),
         }
+    }
+
+    fn dir(&self, name: &str) -> io::Result<Arc<File>> {
+        let mut dirs = self.dirs.lock();
+        if let Some(dir) = dirs.get(name) {
+            return Ok(Arc::clone(dir));
+        }
+        let dir = Arc::new(File::open(self.path(name))?);
+        dirs.insert(name.to_owned(), Arc::clone(&dir));
+        Ok(dir)
     }
 
     fn options() -> OpenOptions {
@@ -115,6 +133,7 @@ impl Files for Disk {
         let path = self.path(name);
         DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
+        self.dir(name)?;
         match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
             _ => Ok(()),
@@ -162,7 +181,11 @@ impl Files for Disk {
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        File::open(self.path(dir))?.sync_all()
+        self.dir(dir)?.sync_all()
+    }
+
+    fn descriptors(&self) -> Option<u64> {
+        rustix::process::getrlimit(rustix::process::Resource::Nofile).current
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

@@ -7,26 +7,39 @@ use bytes::Bytes;
 use super::data::FileId;
 use super::index::{Held, Index, Piece, Tail};
 use super::key::{Found, Key, Stream};
+use super::queue::Work;
 use super::record::{Header, Name, Part};
 use super::scan::Lost;
 use super::segment::Number;
+
+/// A place of the log: a segment, and where in it.
+pub(super) type Place = (Number, u32);
 
 /// Records by key, as the log has them.
 #[derive(Default)]
 pub(super) struct Gathering {
     keys: HashMap<Key, Gathered>,
     lost: Vec<Lost>,
+    doubts: Vec<Doubt>,
     life: u64,
+}
+
+/// Records of any key may have been lost at this place.
+struct Doubt {
+    at: Place,
+    text: String,
 }
 
 /// What came of it.
 pub(super) struct Settled {
     pub(super) found: Vec<Found>,
     pub(super) life: u64,
-    /// Damaged keys whose records don't say so yet.
-    pub(super) unmarked: Vec<(Key, String)>,
+    /// Damaged and doubtful keys whose records don't say so yet, with what they are to say.
+    pub(super) unmarked: Vec<(Key, Work)>,
     /// Data files that may not be synced.
     pub(super) unsynced: Vec<FileId>,
+    /// Data files that are missing or too short.
+    pub(super) short: Vec<FileId>,
 }
 
 struct Gathered {
@@ -42,6 +55,8 @@ struct Record {
     segment: Number,
     at: u32,
     length: u32,
+    /// Where it was written, if that is known: a copy may stand behind later ones.
+    written: Option<Place>,
     streams_synced: bool,
     parts: Vec<Kept>,
 }
@@ -51,6 +66,7 @@ enum Kept {
     Piece { offset: u64, piece: Piece },
     Extent { stream: Stream, base: u64, end: u64 },
     Damage(String),
+    Doubt(String),
 }
 
 impl Gathering {
@@ -90,6 +106,7 @@ impl Gathering {
             }
             Part::Extent { stream, base, end } => Some(Kept::Extent { stream, base, end }),
             Part::Damage(range) => Some(Kept::Damage(String::from_utf8_lossy(&bytes[range]).into_owned())),
+            Part::Doubt(range) => Some(Kept::Doubt(String::from_utf8_lossy(&bytes[range]).into_owned())),
             Part::Removed => None,
         };
         gathered
@@ -100,6 +117,7 @@ impl Gathering {
             segment,
             at,
             length: header.length as u32,
+            written: (!header.copied).then_some((segment, at)),
             streams_synced: header.streams_synced,
             parts: parts.into_iter().filter_map(keep).collect(),
         });
@@ -108,6 +126,11 @@ impl Gathering {
     /// Takes note of a record that could not be read.
     pub(super) fn lost(&mut self, lost: Lost) {
         self.lost.push(lost);
+    }
+
+    /// Takes note of a place where records were lost that don't say whose they are.
+    pub(super) fn doubt(&mut self, at: Place, text: String) {
+        self.doubts.push(Doubt { at, text });
     }
 
     /// The key in its latest life.
@@ -130,8 +153,11 @@ impl Gathering {
         for lost in std::mem::take(&mut self.lost) {
             match lost {
                 Lost::Named(name) => self.lose(name, name.sequence),
-                Lost::Hinted(Some(hint)) => self.lose_hinted(hint),
-                Lost::Hinted(None) => {}
+                Lost::Hinted(hint) => {
+                    if let Some(name) = hint.name {
+                        self.lose_hinted(name);
+                    }
+                }
             }
         }
     }
@@ -177,9 +203,10 @@ impl Gathering {
             life: self.life,
             unmarked: Vec::new(),
             unsynced: Vec::new(),
+            short: Vec::new(),
         };
         for (key, gathered) in living {
-            settle_key(key, gathered, index, sizes, &mut settled);
+            settle_key(key, gathered, &self.doubts, index, sizes, &mut settled);
         }
         settled
     }
@@ -188,6 +215,7 @@ impl Gathering {
 fn settle_key(
     key: Key,
     mut gathered: Gathered,
+    doubts: &[Doubt],
     index: &mut Index,
     sizes: &HashMap<FileId, u64>,
     settled: &mut Settled,
@@ -196,7 +224,8 @@ fn settle_key(
     let life = gathered.life;
     let mut damage = gathered.missing();
     let mut held = Held::new(life);
-    let mut marked = None;
+    let doubt = gathered.doubt(doubts);
+    let (mut marked, mut doubted) = (None, None);
     let mut records = Vec::new();
     let mut ends = [End::default(), End::default()];
     for record in &mut gathered.records {
@@ -209,15 +238,19 @@ fn settle_key(
             match part {
                 Kept::Record(bytes) => records.push(bytes),
                 Kept::Damage(text) => marked = Some(text),
+                Kept::Doubt(text) => doubted = Some(text),
                 Kept::Piece { offset, piece } => {
                     if ends[usize::from(piece.stream)].piece(offset, piece) {
                         held.add_piece(piece);
                     }
                 }
                 Kept::Extent { stream, base, end } => {
-                    ends[stream.index()].extent(base, end, record.streams_synced);
+                    ends[stream.index()].extent(base, end);
                 }
             }
+        }
+        if record.streams_synced {
+            ends.iter_mut().for_each(End::synced);
         }
     }
     let last_lost = gathered.lost.iter().max().copied().unwrap_or(0);
@@ -225,8 +258,12 @@ fn settle_key(
     for stream in Stream::ALL {
         let id = FileId { key, life, stream };
         let end = &mut ends[stream.index()];
+        if end.tail.in_file && end.synced_to == 0 && !sizes.contains_key(&id) {
+            tracing::warn!(unit = %key.unit, file = id.path(), "a file of the store is missing, that was written but perhaps not synced");
+        }
         if let Some(text) = end.settle(stream, sizes.get(&id).copied()) {
             damage.get_or_insert(text);
+            settled.short.push(id);
         }
         if end.tail.in_file && !end.synced {
             settled.unsynced.push(id);
@@ -235,15 +272,20 @@ fn settle_key(
         index.data_bytes += end.tail.file_bytes();
         held.tails[stream.index()] = end.tail;
     }
-    if let (None, Some(text)) = (&marked, &damage) {
-        settled.unmarked.push((key, text.clone()));
+    match (&marked, &damage, &doubted, &doubt) {
+        (Some(_), ..) => {}
+        (None, Some(text), ..) => settled.unmarked.push((key, Work::Damage(text.clone()))),
+        (None, None, None, Some(text)) => settled.unmarked.push((key, Work::Doubt(text.clone()))),
+        (None, None, ..) => {}
     }
+    let damage = damage.or(marked);
     settled.found.push(Found {
         key,
         records,
         payload_bytes: held.tails[Stream::Payload.index()].length,
         response_bytes: held.tails[Stream::Responses.index()].length,
-        damage: damage.or(marked),
+        doubt: doubted.or(doubt).filter(|_| damage.is_none()),
+        damage,
     });
     index.keys.insert(key, Box::new(held));
 }
@@ -257,15 +299,25 @@ impl Gathered {
         }
         records.sort_by_key(|record| record.sequence);
         let mut kept: Vec<Record> = Vec::with_capacity(records.len());
-        for record in records.drain(..) {
-            if let Some(copy) = kept.pop_if(|last| last.sequence == record.sequence)
-                && let Some(segment) = index.segments.get_mut(&copy.segment)
-            {
-                segment.void.push(copy.at);
+        for mut record in records.drain(..) {
+            if let Some(copy) = kept.pop_if(|last| last.sequence == record.sequence) {
+                record.written = record.written.max(copy.written);
+                if let Some(segment) = index.segments.get_mut(&copy.segment) {
+                    segment.void.push(copy.at);
+                }
             }
             kept.push(record);
         }
         self.records = kept;
+    }
+
+    /// A line on the damage behind which nothing was written for this key, if there is one.
+    fn doubt(&self, doubts: &[Doubt]) -> Option<String> {
+        let last = self.records.last().and_then(|record| record.written);
+        let doubt = doubts
+            .iter()
+            .find(|doubt| last.is_none_or(|last| last < doubt.at))?;
+        Some(doubt.text.clone())
     }
 
     /// A line on the records that are not there.
@@ -306,7 +358,7 @@ impl End {
         true
     }
 
-    fn extent(&mut self, base: u64, end: u64, synced: bool) {
+    fn extent(&mut self, base: u64, end: u64) {
         let begins = !self.tail.in_file && base == self.tail.length;
         let goes_on = self.tail.in_file && base == u64::from(self.tail.base);
         let Some(base) = u16::try_from(base)
@@ -322,9 +374,14 @@ impl End {
             length: end,
             ..self.tail
         };
-        self.synced = synced;
-        if synced {
-            self.synced_to = end;
+        self.synced = false;
+    }
+
+    /// What there is of it so far was synced.
+    fn synced(&mut self) {
+        if self.tail.in_file {
+            self.synced = true;
+            self.synced_to = self.tail.length;
         }
     }
 
@@ -343,10 +400,10 @@ impl End {
             return None;
         }
         self.tail.closed = true;
-        let missing = self.synced_to - there;
-        Some(format!(
-            "{missing} bytes at the end of its {} are missing",
-            stream.name()
-        ))
+        let (name, missing) = (stream.name(), self.synced_to - there);
+        Some(match file_bytes {
+            None => format!("the file of its {name} is missing, with {missing} bytes"),
+            Some(_) => format!("{missing} bytes at the end of its {name} are missing"),
+        })
     }
 }

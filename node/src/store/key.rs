@@ -108,6 +108,8 @@ pub(crate) struct Found {
     pub(crate) response_bytes: u64,
     /// One line on what is missing, if something is: records, or synced bytes of a stream.
     pub(crate) damage: Option<String>,
+    /// One line on what is damaged, if the key's last records may have been there; what is found of it is whole.
+    pub(crate) doubt: Option<String>,
 }
 
 /// How much a store holds and has done.
@@ -123,7 +125,7 @@ pub(crate) struct Usage {
     pub(crate) segments: u64,
     /// Files of large streams.
     pub(crate) data_files: u64,
-    /// Ranges and files set aside in `damaged/` since the store was opened, found again ones included.
+    /// Damaged or missing ranges and files, found when the store was opened; what could be read of them is in `damaged/`.
     pub(crate) damaged: u64,
     /// Files synced since the store was opened.
     pub(crate) syncs: u64,

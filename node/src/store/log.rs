@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::error::StoreError;
 use super::files::{self, Files, OpenFile};
 use super::index::Index;
+use super::inventory::Inventory;
 use super::moving::{Copies, Moved, Removals, Stretch};
 use super::record::{self, Name};
 use super::segment::{self, LOG, Number, Segment};
@@ -39,6 +40,11 @@ impl Active {
             unsynced: Vec::new(),
         }
     }
+
+    /// Bytes that survive the loss of power.
+    pub(super) fn synced(&self) -> u32 {
+        self.length - self.unsynced.len() as u32
+    }
 }
 
 /// What has to be written again, because its segment could not be synced. Among it there may be what failed.
@@ -58,12 +64,13 @@ pub(super) struct Log {
     /// The record that was written last.
     pub(super) previous: Option<Name>,
     rescues: Vec<Rescue>,
+    pub(super) inventory: Inventory,
     /// Files synced.
     pub(super) syncs: u64,
 }
 
 impl Log {
-    pub(super) fn new(files: Arc<dyn Files>, mark: u64, segment_bytes: u64) -> Self {
+    pub(super) fn new(files: Arc<dyn Files>, mark: u64, segment_bytes: u64, inventory: Inventory) -> Self {
         Self {
             files,
             mark,
@@ -72,6 +79,7 @@ impl Log {
             next_number: 1,
             previous: None,
             rescues: Vec::new(),
+            inventory,
             syncs: 0,
         }
     }
@@ -128,6 +136,9 @@ impl Log {
         copies.note(&mut index.lock(), number, head);
         self.rescues.clear();
         self.active = Some(Active::new(number, file, length));
+        if let Err(error) = self.list(index, None) {
+            tracing::warn!(%error, "the store's list of segments can't be written; it is tried again");
+        }
         Ok(())
     }
 
@@ -241,7 +252,7 @@ impl Log {
             return;
         };
         self.previous = None;
-        let synced = active.length - active.unsynced.len() as u32;
+        let synced = active.synced();
         if let Some(segment) = index.lock().segments.get_mut(&active.number) {
             segment.length = synced;
             segment.cut = true;

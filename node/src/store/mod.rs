@@ -15,12 +15,14 @@ mod key;
 mod settings;
 mod error;
 mod files;
-mod format;
+mod sealed;
 mod free;
 mod record;
 mod scan;
 mod segment;
 mod index;
+mod inventory;
+mod format;
 mod attendant;
 mod queue;
 mod data;
@@ -50,6 +52,7 @@ pub(crate) use settings::StoreSettings;
 
 use data::{DATA, DataFiles};
 use files::{Disk, Files};
+use format::Versions;
 use free::FreeSpace;
 use index::Index;
 use queue::{Queue, Work};
@@ -96,10 +99,15 @@ impl Drop for Handle {
 impl Store {
     /// Opens the store in `dir`, and makes it if nothing is there. Blocks: reads the whole log.
     pub(crate) fn open(dir: &Path, settings: StoreSettings) -> Result<(Self, Vec<Found>), StoreError> {
-        Self::open_with(Arc::new(Disk::new(dir)), settings)
+        Self::open_as(Arc::new(Disk::new(dir)), settings, Versions::OWN)
     }
 
-    fn open_with(files: Arc<dyn Files>, settings: StoreSettings) -> Result<(Self, Vec<Found>), StoreError> {
+    /// The same, as a program that knows these versions does.
+    fn open_as(
+        files: Arc<dyn Files>,
+        settings: StoreSettings,
+        versions: Versions,
+    ) -> Result<(Self, Vec<Found>), StoreError> {
         let settings = settings.clamped();
         let make = |name: &str| {
             let failed = |error| StoreError::io("make", &files.path(name), error);
@@ -112,11 +120,11 @@ impl Store {
             },
             TryLockError::Error(error) => StoreError::io("lock", &files.path(LOCK), error),
         })?;
-        let mark = format::open(&*files)?;
+        let format = format::open(&*files, versions)?;
         for name in [LOG, DATA, DAMAGED] {
             make(name)?;
         }
-        let recovered = recover::recover(&files, mark, settings.segment_bytes)?;
+        let recovered = recover::recover(&files, &format, settings.segment_bytes)?;
         let shared = Arc::new(Shared {
             files: Arc::clone(&files),
             settings,
@@ -128,10 +136,19 @@ impl Store {
                 ..Usage::default()
             }),
         });
-        let data = DataFiles::new(files);
+        let data = DataFiles::new(Arc::clone(&files));
         let mut writer = Writer::new(Arc::clone(&shared), recovered.log, data, recovered.life);
-        if !recovered.unmarked.is_empty() {
-            writer.note_damage(recovered.unmarked);
+        match writer
+            .log
+            .list(&shared.index, None)
+            .and_then(|()| format.write(&*files))
+        {
+            Err(error) if format.is_due() => return Err(error),
+            titled => {
+                if let Err(error) = titled.and_then(|()| writer.settle(recovered.unmarked)) {
+                    tracing::warn!(%error, "what was found of the store can't be written down; the next start finds it again");
+                }
+            }
         }
         let handle = start(shared, writer, lock)?;
         Ok((Self { handle }, recovered.found))

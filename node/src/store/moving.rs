@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::index::Index;
 use super::record::{self, HEADER_BYTES, Header, Name, Part};
-use super::scan::{Item, Lost, Scan};
+use super::scan::{Hint, Item, Lost, Scan};
 use super::segment::{Number, Segment};
 
 /// Bytes of a segment, from a record's beginning on.
@@ -117,7 +117,7 @@ impl Copies {
                 }
                 Item::Torn { at } if stretch.complete || at == 0 => {
                     let range = from + at as u32..stretch.end();
-                    self.lost.push((range, Lost::Hinted(None)));
+                    self.lost.push((range, Lost::Hinted(Hint::default())));
                 }
                 Item::Torn { at } => self.resume = Some(from + at as u32),
             }

@@ -29,6 +29,8 @@ pub(super) enum Work {
     Remove,
     /// Notes that a key is damaged, for the next time that the store is opened.
     Damage(String),
+    /// The same, where it is not known whether the key has lost something.
+    Doubt(String),
 }
 
 impl Work {
@@ -37,7 +39,7 @@ impl Work {
         match self {
             Self::Append(entries, _) => entries.iter().map(entry_bytes).sum(),
             Self::Remove => 0,
-            Self::Damage(text) => text.len(),
+            Self::Damage(text) | Self::Doubt(text) => text.len(),
         }
     }
 }

@@ -97,6 +97,8 @@ impl Reader<'_> {
         if let Some((_, file)) = self.last.as_ref().filter(|(last, _)| *last == id) {
             return Ok(Arc::clone(file));
         }
+        // Before another one is opened: it may be the last descriptor.
+        self.last = None;
         let path = id.path();
         let file = self
             .shared

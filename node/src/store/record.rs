@@ -27,12 +27,15 @@ const BODY_SUM_AT: usize = PREVIOUS_AT + NAME_BYTES;
 const HEADER_SUM_AT: usize = BODY_SUM_AT + 8;
 /// The flag of a record whose streams were synced before it was written.
 const STREAMS_SYNCED: u16 = 1;
+/// The flag of a record that was copied from another place of the log.
+const COPIED: u16 = 2;
 
 const RECORD: u8 = 1;
 const INLINE: u8 = 2;
 const EXTENT: u8 = 3;
 const REMOVED: u8 = 4;
 const DAMAGE: u8 = 5;
+const DOUBT: u8 = 6;
 
 /// Which record: no two of a store have the same name, but a copy, or one that failed and the one in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub(super) struct Header {
     pub(super) previous: Option<Name>,
     /// Whether the key's streams were synced up to what this record says before it was written.
     pub(super) streams_synced: bool,
+    /// Whether it stood elsewhere before: later ones of its key may stand in front of it.
+    pub(super) copied: bool,
     body_sum: u64,
 }
 
@@ -74,6 +79,8 @@ pub(super) enum Part {
     Removed,
     /// Something of the key was lost; a line on what.
     Damage(Range<usize>),
+    /// The key's last records may have been lost; a line on why.
+    Doubt(Range<usize>),
 }
 
 /// A record being written at the end of `out`.
@@ -95,6 +102,10 @@ impl<'a> Encoder<'a> {
 
     pub(super) fn damage(&mut self, text: &str) {
         self.counted(DAMAGE, text.as_bytes());
+    }
+
+    pub(super) fn doubt(&mut self, text: &str) {
+        self.counted(DOUBT, text.as_bytes());
     }
 
     pub(super) fn removed(&mut self) {
@@ -147,6 +158,8 @@ fn put_header_sum(record: &mut [u8]) {
 /// Gives a whole record another neighbour, as it moves to another place.
 pub(super) fn follow(record: &mut [u8], previous: Option<Name>) {
     put_name(&mut record[PREVIOUS_AT..BODY_SUM_AT], previous);
+    let flags = u16::from_be_bytes([record[FLAGS_AT], record[FLAGS_AT + 1]]) | COPIED;
+    record[FLAGS_AT..NAME_AT].copy_from_slice(&flags.to_be_bytes());
     put_header_sum(record);
 }
 
@@ -193,13 +206,29 @@ pub(super) fn header(bytes: &[u8], mark: u64) -> Option<Header> {
         name: take_name(&header[NAME_AT..PREVIOUS_AT])?,
         previous: take_name(&header[PREVIOUS_AT..BODY_SUM_AT]),
         streams_synced: flags & STREAMS_SYNCED != 0,
+        copied: flags & COPIED != 0,
         body_sum: u64::from_be_bytes(header[BODY_SUM_AT..HEADER_SUM_AT].try_into().ok()?),
     })
 }
 
-/// What a header that is damaged says of its record: worth a comparison with what else is known, no more.
+/// What a header that is damaged says of its record: worth a comparison with what else is known, no more. Its role may be
+/// anybody's.
 pub(super) fn hint(bytes: &[u8]) -> Option<Name> {
-    take_name(bytes.get(NAME_AT..PREVIOUS_AT)?)
+    let mut name: [u8; NAME_BYTES] = bytes.get(NAME_AT..PREVIOUS_AT)?.try_into().ok()?;
+    if Role::from_code(name[0]).is_none() {
+        name[0] = Role::Origin.code();
+    }
+    take_name(&name).filter(|name| name.life > 0)
+}
+
+/// Whether bytes that begin with a damaged header are one record: what is left of the header fits to all of them.
+pub(super) fn is_one(bytes: &[u8]) -> bool {
+    let Some(header) = bytes.get(..HEADER_BYTES) else {
+        return false;
+    };
+    let length = header[LENGTH_AT..FLAGS_AT] == (bytes.len() as u32).to_be_bytes();
+    let body_sum = XxHash3_64::oneshot(&bytes[HEADER_BYTES..]).to_be_bytes();
+    length || header[BODY_SUM_AT..HEADER_SUM_AT] == body_sum
 }
 
 /// Reads the parts of a whole record, if its checksum is right.
@@ -240,6 +269,7 @@ impl Reader<'_> {
             }
             REMOVED => Some(Part::Removed),
             DAMAGE => Some(Part::Damage(self.counted()?)),
+            DOUBT => Some(Part::Doubt(self.counted()?)),
             _ => None,
         }
     }

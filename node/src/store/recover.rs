@@ -9,11 +9,15 @@ use std::sync::Arc;
 use super::data::{DATA, FileId};
 use super::error::StoreError;
 use super::files::{self, Files};
-use super::gather::Gathering;
+use super::format::Format;
+use super::gather::{Gathering, Place};
 use super::index::Index;
+use super::inventory::{Inventory, Listing};
 use super::key::{Found, Key};
 use super::log::{Active, Log};
-use super::scan::{Item, Lost, Scan};
+use super::queue::Work;
+use super::record::{self, HEADER_BYTES, Name};
+use super::scan::{Hint, Item, Lost, Scan};
 use super::segment::{self, LOG, Number, Segment};
 
 /// The folder of what could not be read.
@@ -26,33 +30,43 @@ pub(super) struct Recovered {
     pub(super) found: Vec<Found>,
     /// The highest life that was given.
     pub(super) life: u64,
-    /// Keys that the log does not yet say are damaged.
-    pub(super) unmarked: Vec<(Key, String)>,
-    /// Ranges and files that were set aside.
+    /// What the log does not say yet of keys that are damaged or doubtful.
+    pub(super) unmarked: Vec<(Key, Work)>,
+    /// Ranges and files that are damaged or missing.
     pub(super) damaged: u64,
 }
 
 /// Reads the store in `files`.
 pub(super) fn recover(
     files: &Arc<dyn Files>,
-    mark: u64,
+    format: &Format,
     segment_bytes: u64,
 ) -> Result<Recovered, StoreError> {
+    let mark = format.mark;
     let mut recovery = Recovery {
         files: &**files,
         mark,
         gathering: Gathering::default(),
-        unnamed: None,
+        gap: None,
         damaged: 0,
     };
+    for line in &format.damage {
+        recovery.report(line);
+    }
     let mut segments = recovery.open_segments()?;
+    let mut inventory = Inventory::new(format.version, mark, format.listing.clone());
+    let listing = format.listing.clone().unwrap_or_default();
+    if recovery.compare(&listing, &segments) > 0 {
+        inventory.owe(listing.clone());
+    }
     let newest = segments.keys().next_back().copied();
     for (number, opened) in &mut segments {
-        recovery.read_segment(*number, opened, Some(*number) == newest)?;
+        let listed = listing.get(number).copied().unwrap_or(0);
+        recovery.read_segment(*number, opened, Some(*number) == newest, listed)?;
     }
-    recovery.settle_unnamed(None);
-    let mut log = Log::new(Arc::clone(files), mark, segment_bytes);
-    log.next_number = newest.map_or(1, |newest| newest + 1);
+    recovery.settle_gap(None);
+    let mut log = Log::new(Arc::clone(files), mark, segment_bytes, inventory);
+    log.next_number = 1 + newest.max(listing.keys().next_back().copied()).unwrap_or(0);
     log.active = recovery.reuse(segments.last_key_value(), segment_bytes)?;
     let mut index = Index::default();
     for (number, opened) in segments {
@@ -60,8 +74,12 @@ pub(super) fn recover(
     }
     let sizes = recovery.data_files()?;
     let gathered = recovery.gathering.settle(&mut index, &sizes);
+    for id in &gathered.short {
+        recovery.report(&format!("{} is missing or too short", id.path()));
+    }
     recovery.sync_streams(&mut index, &gathered.unsynced);
-    let hurt = recovery.damaged > 0 || gathered.found.iter().any(|found| found.damage.is_some());
+    let hurt =
+        recovery.damaged > 0 || format.is_new() || gathered.found.iter().any(|found| found.damage.is_some());
     recovery.take_orphans(&index, sizes.into_keys(), hurt);
     for dir in [LOG, DATA] {
         let failed = |error| StoreError::io("sync", &files.path(dir), error);
@@ -90,8 +108,22 @@ struct Recovery<'a> {
     mark: u64,
     gathering: Gathering,
     /// Damage right before the next record, that does not say whose it is.
-    unnamed: Option<Lost>,
+    gap: Option<Gap>,
     damaged: u64,
+}
+
+/// Bytes in which there are records that can't be read.
+struct Gap {
+    at: Place,
+    bytes: usize,
+    hint: Hint,
+}
+
+impl Gap {
+    fn text(&self) -> String {
+        let (number, at) = self.at;
+        format!("{} is damaged at {at}", segment::path(number))
+    }
 }
 
 impl Recovery<'_> {
@@ -142,7 +174,38 @@ impl Recovery<'_> {
         Ok(segments)
     }
 
-    fn read_segment(&mut self, number: Number, opened: &mut Opened, newest: bool) -> Result<(), StoreError> {
+    /// Reports segments that are not there, or shorter than they were; answers with how many.
+    fn compare(&mut self, listing: &Listing, segments: &BTreeMap<Number, Opened>) -> usize {
+        let mut count = 0;
+        for (number, bytes) in listing {
+            let path = segment::path(*number);
+            let length = segments.get(number).map(|opened| opened.segment.length);
+            let line = match length {
+                None => format!("{path} is missing"),
+                Some(0) => format!("{path} is empty"),
+                Some(length) if length < *bytes => format!("{path} has {length} bytes of {bytes}"),
+                Some(_) => continue,
+            };
+            self.report(&line);
+            self.gathering.doubt((*number, length.unwrap_or(0)), line);
+            count += 1;
+        }
+        count
+    }
+
+    /// Counts and logs what is not as it was left.
+    fn report(&mut self, damage: &str) {
+        self.damaged += 1;
+        tracing::error!(store = %self.files.root().display(), damage, "the store is damaged");
+    }
+
+    fn read_segment(
+        &mut self,
+        number: Number,
+        opened: &mut Opened,
+        newest: bool,
+        listed: u32,
+    ) -> Result<(), StoreError> {
         let file = Arc::clone(&opened.segment.file);
         let mut bytes = vec![0; opened.records.end as usize];
         let read = files::read_full(&*file, 0, &mut bytes).map_err(self.failed("read", number))?;
@@ -154,26 +217,34 @@ impl Recovery<'_> {
             at: opened.records.start as usize,
             mark: self.mark,
         };
+        if let Some(other) = segment::head_mark(&bytes, number).filter(|other| *other != self.mark) {
+            let path = segment::path(number);
+            self.report(&format!("{path} is another store's, whose mark is {other:016x}"));
+        }
         for item in scan {
             match item {
                 Item::Record { at, header, parts } => {
-                    self.settle_unnamed(header.previous.map(Lost::Named));
+                    self.settle_gap(header.previous);
                     let record = &bytes[at..at + header.length];
                     self.gathering.record(number, at as u32, &header, parts, record);
                 }
                 Item::Damaged { range, lost } => {
                     self.set_aside(number, range.clone(), &bytes);
-                    self.settle_unnamed(None);
+                    self.settle_gap(None);
                     match lost {
                         Lost::Named(_) => self.gathering.lost(lost),
-                        Lost::Hinted(_) => self.unnamed = Some(lost),
+                        Lost::Hinted(hint) => self.set_gap(number, range, hint),
                     }
                 }
                 Item::Torn { at } => {
                     counts = at as u32;
-                    if !newest && opened.headed {
+                    if !newest || !opened.headed || counts < listed {
                         self.set_aside(number, at..bytes.len(), &bytes);
-                        self.unnamed = Some(Lost::Hinted(None));
+                        self.settle_gap(None);
+                        if let Some(header) = record::header(&bytes[at..], self.mark) {
+                            self.gathering.lost(Lost::Named(header.name));
+                        }
+                        self.set_gap(number, at..usize::MAX, Hint::default());
                     }
                 }
             }
@@ -193,10 +264,30 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Decides whose record it was that could not be read: the next one names it, or else what is left of its own header.
-    fn settle_unnamed(&mut self, named: Option<Lost>) {
-        if let Some(hint) = self.unnamed.take() {
-            self.gathering.lost(named.unwrap_or(hint));
+    fn set_gap(&mut self, number: Number, range: Range<usize>, hint: Hint) {
+        self.gap = Some(Gap {
+            at: (number, range.start as u32),
+            bytes: range.len(),
+            hint,
+        });
+    }
+
+    /// Decides whose records they were that could not be read: the next one names the last of them, what is left of a header the
+    /// first. If there may have been others, any key may have lost its last records there.
+    fn settle_gap(&mut self, last: Option<Name>) {
+        let Some(gap) = self.gap.take() else { return };
+        let first = gap.hint.name;
+        if let Some(last) = last {
+            self.gathering.lost(Lost::Named(last));
+        }
+        let no_record = gap.bytes < HEADER_BYTES;
+        let one = gap.hint.single || (first.is_some() && first == last);
+        if no_record || (one && last.is_some()) {
+            return;
+        }
+        self.gathering.lost(Lost::Hinted(gap.hint));
+        if !one || first.is_none() {
+            self.gathering.doubt(gap.at, gap.text());
         }
     }
 
@@ -264,7 +355,10 @@ impl Recovery<'_> {
             }
             let (name, path) = (id.name(), id.path());
             let taken = if hurt {
-                self.damaged += 1;
+                let unit = id.key.unit;
+                self.report(&format!(
+                    "{path} is of unit {unit}, of which nothing else is left"
+                ));
                 self.files.rename(&path, &format!("{DAMAGED}/{name}"))
             } else {
                 self.files.remove(&path)

@@ -27,8 +27,17 @@ pub(super) enum Item {
 pub(super) enum Lost {
     /// Its header is sound.
     Named(Name),
-    /// Its header is not; this may be its name, with damage in it.
-    Hinted(Option<Name>),
+    /// Its header is not.
+    Hinted(Hint),
+}
+
+/// What a damaged header gives away.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hint {
+    /// This may be the record's name, with damage in it.
+    pub(super) name: Option<Name>,
+    /// Whether no other record was there.
+    pub(super) single: bool,
 }
 
 /// Reads `bytes` from the place `at` on.
@@ -79,9 +88,13 @@ impl Scan<'_> {
         if next.is_none() && torn {
             return Item::Torn { at };
         }
+        let lost = Hint {
+            name: record::hint(rest),
+            single: record::is_one(&rest[..self.at - at]),
+        };
         Item::Damaged {
             range: at..self.at,
-            lost: Lost::Hinted(record::hint(rest)),
+            lost: Lost::Hinted(lost),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::files::OpenFile;
 pub(super) const LOG: &str = "log";
 const NEW: &str = ".new";
 /// The shortest head, in bytes.
-const HEAD_BYTES: usize = 24;
+pub(super) const HEAD_BYTES: usize = 24;
 const CUT_BYTES: usize = 8;
 
 /// Number of a segment; rises from 1.
@@ -88,6 +88,12 @@ pub(super) fn encode_head(mark: u64, number: Number, cuts: &[Cut]) -> Vec<u8> {
     head
 }
 
+/// The mark in the head of segment `number`, if the head is sound: whose segment it is.
+pub(super) fn head_mark(bytes: &[u8], number: Number) -> Option<u64> {
+    let mark = u64::from_be_bytes(bytes.get(..8)?.try_into().ok()?);
+    decode_head(bytes, mark, number).map(|_| mark)
+}
+
 /// Reads the head of segment `number`: its length and its cuts, if it is sound.
 pub(super) fn decode_head(bytes: &[u8], mark: u64, number: Number) -> Option<(usize, Vec<Cut>)> {
     let u32_at = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
@@ -97,7 +103,7 @@ pub(super) fn decode_head(bytes: &[u8], mark: u64, number: Number) -> Option<(us
     }
     let count = u32_at(12)? as usize;
     let sum_at = count.checked_mul(CUT_BYTES)?.checked_add(HEAD_BYTES - 8)?;
-    if u64_at(sum_at)? != XxHash3_64::oneshot(&bytes[..sum_at]) {
+    if u64_at(sum_at)? != XxHash3_64::oneshot(bytes.get(..sum_at)?) {
         return None;
     }
     let mut cuts = Vec::with_capacity(count);
@@ -130,6 +136,7 @@ mod tests {
         let head = encode_head(5, 9, &cuts);
         assert_eq!(decode_head(&head, 5, 9), Some((head.len(), cuts.to_vec())));
         assert_eq!(decode_head(&head, 5, 8), None);
+        assert_eq!(head_mark(&head, 9), Some(5));
         assert_eq!(decode_head(&head, 6, 9), None);
         for at in 0..head.len() {
             let mut bad = head.clone();

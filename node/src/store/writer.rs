@@ -16,6 +16,8 @@ use super::queue::{Item, Turn, Work};
 
 /// How long housekeeping that failed is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Notes on damage that are written in one go.
+const MAX_NOTES: usize = 1024;
 
 /// The thread's state.
 pub(super) struct Writer {
@@ -70,6 +72,9 @@ impl Writer {
             tracing::error!(%error, "the store closes with records that are not synced");
         }
         self.sync_all();
+        if let Err(error) = self.log.list(&self.shared.index, None) {
+            tracing::warn!(%error, "the store closes without its list of segments");
+        }
         self.count_syncs();
     }
 
@@ -100,7 +105,11 @@ impl Writer {
 
     fn write_out(&mut self, batch: Batch) {
         let Some(last) = batch.staged.last() else { return };
-        let written = self.log.write(&self.shared.index, &batch.bytes, last.change.name);
+        let last = last.change.name;
+        let mut written = self.log.write(&self.shared.index, &batch.bytes, last);
+        while matches!(&written, Err(error) if error.is_no_descriptor()) && self.data.give_back() {
+            written = self.log.write(&self.shared.index, &batch.bytes, last);
+        }
         let (segment, at) = match written {
             Ok(place) => place,
             Err(error) => {
@@ -223,7 +232,11 @@ impl Writer {
     /// Sees to it that the log can be written, and holds what it is to hold.
     fn make_ready(&mut self) -> Result<(), StoreError> {
         let owing = self.log.is_owing();
-        self.log.make_ready(&self.shared.index)?;
+        let mut ready = self.log.make_ready(&self.shared.index);
+        while matches!(&ready, Err(error) if error.is_no_descriptor()) && self.data.give_back() {
+            ready = self.log.make_ready(&self.shared.index);
+        }
+        ready?;
         if owing {
             self.unsynced.get_or_insert_with(Instant::now);
         }
@@ -244,7 +257,7 @@ impl Writer {
             return false;
         }
         self.paused = None;
-        match self.make_ready_if_owing().and_then(|()| self.compact()) {
+        match self.make_ready_if_owing().and_then(|()| self.tidy_up()) {
             Ok(busy) => busy,
             Err(error) => {
                 tracing::warn!(%error, "cannot tidy up the store");
@@ -254,14 +267,38 @@ impl Writer {
         }
     }
 
-    /// Carries out work of the store's own.
-    pub(super) fn note_damage(&mut self, keys: Vec<(Key, String)>) {
+    fn tidy_up(&mut self) -> Result<bool, StoreError> {
+        let listed = self.log.list_if_due(&self.shared.index);
+        let busy = self.compact()?;
+        listed.map(|()| busy)
+    }
+
+    /// Writes to keys' records what was found of them. `false`: not all of it is on the disk.
+    pub(super) fn note(&mut self, keys: Vec<(Key, Work)>) -> bool {
+        let failures = self.shared.counts.lock().failures;
         let mut seen = HashSet::new();
-        let items = keys
+        let mut items = keys
             .into_iter()
             .filter(|(key, _)| seen.insert(*key))
-            .map(|(key, text)| Item::internal(key, Work::Damage(text)))
-            .collect();
-        self.carry_out(items);
+            .map(|(key, work)| Item::internal(key, work));
+        loop {
+            let some: Vec<_> = items.by_ref().take(MAX_NOTES).collect();
+            if some.is_empty() {
+                break;
+            }
+            self.carry_out(some);
+        }
+        self.shared.counts.lock().failures == failures
+    }
+
+    /// Writes down what was found when the store was opened: which units it concerns, and then which segments there are.
+    /// If it can't, the next start finds it again.
+    pub(super) fn settle(&mut self, keys: Vec<(Key, Work)>) -> Result<(), StoreError> {
+        let noted = keys.is_empty() || self.note(keys);
+        self.log.sync(&self.shared.index)?;
+        if noted && !self.log.is_owing() {
+            self.log.inventory.settle();
+        }
+        self.log.list(&self.shared.index, None)
     }
 }

@@ -131,3 +131,99 @@ fn a_damaged_record_costs_its_own_unit() {
     before.succeeded(&mesh, "A");
     after.succeeded(&mesh, "A");
 }
+
+/// The files of the log, oldest first.
+fn segments(mesh: &TestMesh) -> Vec<PathBuf> {
+    let files = contents(&store(mesh).join("log"));
+    files.into_iter().map(|(path, _)| path).collect()
+}
+
+/// The line about damage of which `part` is a part.
+#[track_caller]
+fn damage(mesh: &TestMesh, part: &str) -> String {
+    let lines = mesh.node("A").log().lines();
+    let told = |line: &&String| line.contains("the store is damaged") && line.contains(part);
+    lines
+        .iter()
+        .find(told)
+        .unwrap_or_else(|| panic!("no line about {part}: {}", lines.join("\n")))
+        .clone()
+}
+
+#[test]
+fn a_missing_log_file_is_named_and_who_may_have_lost_records_is_not_run_again() {
+    let mut mesh = TestMesh::new();
+    let small = ["--work-quota", "16MiB", "--work-reserve", "0B"];
+    mesh.start(Spec::new("A").own_workers().args(&small));
+    let waits = ["--to", "B", "--deadline", "1h"];
+    let waiting = Task::new(&mesh).detached(&mesh, "A", &waits);
+    // Until what has become of it since might be in another file.
+    while segments(&mesh).len() < 3 {
+        Task::new(&mesh).responses(1, 30_000).detached(&mesh, "A", &[]);
+    }
+    stop(&mesh, "A");
+    let gone = segments(&mesh).remove(1);
+    std::fs::remove_file(&gone).unwrap();
+
+    mesh.restart("A");
+    damage(&mesh, gone.file_name().unwrap().to_str().unwrap());
+    let report = waiting.wait_until(&mesh, "A", "has ended", |report| report["state"] == "ended");
+    assert_eq!(report["kind"], "node_lost", "{report}");
+    let message = report["message"].as_str().unwrap();
+    assert!(message.contains("its last records may be lost"), "{message}");
+    assert!(message.contains("is missing"), "{message}");
+    let task = Task::new(&mesh).responses(2, 100).detached(&mesh, "A", &[]);
+    task.succeeded(&mesh, "A");
+    // Known now, and no news at the next start.
+    stop(&mesh, "A");
+    mesh.restart("A");
+    assert_eq!(mesh.node("A").log().count("the store is damaged"), 0);
+    assert_eq!(waiting.show(&mesh, "A")["kind"], "node_lost");
+    task.succeeded(&mesh, "A");
+}
+
+#[test]
+fn another_mark_in_the_format_does_not_empty_the_store() {
+    let mut mesh = alone();
+    let task = Task::new(&mesh).responses(2, 100).detached(&mesh, "A", &[]);
+    task.succeeded(&mesh, "A");
+    stop(&mesh, "A");
+    let format = store(&mesh).join("FORMAT");
+    let text = std::fs::read_to_string(&format).unwrap();
+    let (before, after) = text.split_at(text.find("mark ").unwrap() + 5);
+    std::fs::write(&format, format!("{before}0123456789abcdef{}", &after[16..])).unwrap();
+
+    mesh.restart("A");
+    damage(&mesh, "FORMAT");
+    task.succeeded(&mesh, "A");
+    assert_eq!(std::fs::read_to_string(&format).unwrap(), text);
+}
+
+#[test]
+fn a_missing_file_of_an_ended_unit_is_noticed() {
+    let mut mesh = alone();
+    let task = Task::new(&mesh).responses(2, 100_000).detached(&mesh, "A", &[]);
+    task.succeeded(&mesh, "A");
+    let other = Task::new(&mesh).responses(2, 100_000).detached(&mesh, "A", &[]);
+    other.succeeded(&mesh, "A");
+    stop(&mesh, "A");
+    let name = format!("origin-{}-", task.id);
+    let is_its = |path: &&PathBuf| path.to_string_lossy().contains(&name);
+    let files: Vec<_> = contents(&store(&mesh).join("data"))
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect();
+    let responses = files.iter().find(is_its).unwrap();
+    std::fs::remove_file(responses).unwrap();
+
+    for _ in 0..2 {
+        mesh.restart("A");
+        damage(&mesh, &task.id);
+        let log = mesh.node("A").log().lines();
+        let named = |line: &&String| line.contains("an ended unit is damaged") && line.contains(&task.id);
+        assert_eq!(log.iter().filter(named).count(), 1, "{}", log.join("\n"));
+        assert_eq!(task.show(&mesh, "A")["outcome"], "succeeded");
+        other.succeeded(&mesh, "A");
+        stop(&mesh, "A");
+    }
+}

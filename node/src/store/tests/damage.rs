@@ -7,6 +7,13 @@ const LOG_FILE: &str = "log/0000000001.log";
 
 /// A store of four units, in one segment; the last record is that of unit 9.
 async fn four_units() -> Faulty {
+    let (disk, store) = four_units_open().await;
+    store.close().await;
+    disk
+}
+
+/// The same, while it is open.
+async fn four_units_open() -> (Faulty, Store) {
     let disk = Faulty::new();
     let (store, _) = open_on(&disk);
     for number in [1, 2, 3] {
@@ -19,8 +26,7 @@ async fn four_units() -> Faulty {
         .append(key(9), vec![record("last")], Sync::Synced)
         .await
         .unwrap();
-    store.close().await;
-    disk
+    (disk, store)
 }
 
 fn open_on(disk: &Faulty) -> (Store, Vec<Found>) {
@@ -45,7 +51,7 @@ fn texts(found: &Found) -> Vec<String> {
 
 #[tokio::test]
 async fn a_torn_last_record_is_cut_off_wherever_it_ends() {
-    let disk = four_units().await;
+    let (disk, store) = four_units_open().await;
     let content = disk.content(LOG_FILE);
     let bounds = bounds(&content);
     let last = bounds[bounds.len() - 2];
@@ -73,6 +79,148 @@ async fn a_torn_last_record_is_cut_off_wherever_it_ends() {
             store.close().await;
         }
     }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn an_end_that_was_there_when_the_store_closed_is_not_torn_but_damaged() {
+    let disk = four_units().await;
+    let content = disk.content(LOG_FILE);
+    let bounds = bounds(&content);
+    for (from, cut) in [(bounds[3], 0), (bounds[6] + 5, 0), (bounds[7], 1)] {
+        let disk = disk.crash(Crash::Written);
+        let mut bad = content.clone();
+        match cut {
+            0 => bad[from..].fill(0),
+            _ => bad.truncate(from),
+        }
+        disk.set_content(LOG_FILE, bad);
+        let (store, found) = open_on(&disk);
+        assert!(store.usage().damaged > 0, "from {from}");
+        for found in &found {
+            let told = found.damage.is_some() || found.doubt.is_some();
+            assert!(told, "from {from}: {found:?}");
+        }
+        store.close().await;
+        let (store, again) = open_on(&disk);
+        assert_eq!(again, found, "what is in doubt stays so");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_hole_over_several_records_leaves_those_in_doubt_that_nothing_tells_of_later() {
+    for random in [false, true] {
+        let (disk, store) = four_units_open().await;
+        store
+            .append(key(1), vec![record("1.3")], Sync::Synced)
+            .await
+            .unwrap();
+        store
+            .append(key(10), vec![record("later")], Sync::Synced)
+            .await
+            .unwrap();
+        store.close().await;
+        let mut content = disk.content(LOG_FILE);
+        let bounds = bounds(&content);
+        // From within the second record of unit 2 to within the last one of unit 3.
+        let hole = &mut content[bounds[4] + 100..bounds[8] + 3];
+        for (at, byte) in hole.iter_mut().enumerate() {
+            *byte = if random { (at * 31 + at / 7) as u8 | 1 } else { 0 };
+        }
+        disk.set_content(LOG_FILE, content);
+        let (store, found) = open_on(&disk);
+        let unit = |number| found.iter().find(|found| found.key == key(number)).unwrap();
+        assert!(
+            unit(1).damage.is_none() && unit(1).doubt.is_none(),
+            "its later record is there"
+        );
+        assert!(
+            unit(2).damage.is_some(),
+            "the header of the first lost one names it"
+        );
+        assert!(
+            unit(3).damage.is_some(),
+            "the record behind the hole names the last one in it"
+        );
+        assert!(
+            unit(9).damage.is_none() && unit(9).doubt.is_none(),
+            "{:?}",
+            unit(9)
+        );
+        assert!(
+            unit(10).damage.is_none() && unit(10).doubt.is_none(),
+            "it came later"
+        );
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_hole_puts_a_unit_in_doubt_whose_last_record_may_have_been_in_it_for_good() {
+    let disk = Faulty::new();
+    let (store, _) = open_on(&disk);
+    for (number, text) in [
+        (1, "1.0"),
+        (2, "2.0"),
+        (1, "1.1"),
+        (3, "3.0"),
+        (4, "4.0"),
+        (5, "5.0"),
+    ] {
+        let appended = store.append(key(number), vec![record(text)], Sync::Synced).await;
+        appended.unwrap();
+    }
+    store.close().await;
+    let mut content = disk.content(LOG_FILE);
+    let bounds = bounds(&content);
+    // The last records of units 1 and 3, as a whole, and that of unit 4.
+    content[bounds[2]..bounds[5]].fill(0);
+    disk.set_content(LOG_FILE, content);
+    let (store, found) = open_on(&disk);
+    let seen: Vec<_> = found
+        .iter()
+        .map(|found| (found.key, found.damage.is_some(), found.doubt.is_some()))
+        .collect();
+    // Nothing is left that would name 3; 4 is named by what follows it.
+    assert_eq!(
+        seen,
+        [
+            (key(1), false, true),
+            (key(2), false, true),
+            (key(4), true, false),
+            (key(5), false, false)
+        ]
+    );
+    assert!(
+        found[0].doubt.as_ref().unwrap().contains(LOG_FILE),
+        "{:?}",
+        found[0]
+    );
+    // Everything moves, the damaged segment goes: what is known stays known, and nobody else is blamed.
+    store.close().await;
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+    for number in 20..60 {
+        let entries = vec![record(&"x".repeat(400))];
+        store.append(key(number), entries, Sync::Synced).await.unwrap();
+        store.remove(key(number)).await.unwrap();
+    }
+    store
+        .append(key(6), vec![record("6.0")], Sync::Synced)
+        .await
+        .unwrap();
+    store.close().await;
+    assert!(!disk.files("log").iter().any(|(name, _)| name == LOG_FILE));
+    let (store, found) = open_on(&disk);
+    let doubted = found
+        .iter()
+        .filter(|found| found.doubt.is_some() || found.damage.is_some());
+    assert_eq!(
+        doubted.map(|found| found.key).collect::<Vec<_>>(),
+        [key(1), key(2), key(4)]
+    );
+    assert_eq!(store.usage().damaged, 0);
+    store.close().await;
 }
 
 #[tokio::test]
@@ -226,6 +374,35 @@ async fn a_data_file_that_is_too_short_is_damage_if_it_was_synced() {
         assert_eq!(found[0].damage.is_some(), damaged, "{:?}", found[0]);
         assert_eq!(stream(&store, key(1), Stream::Payload).await, bytes(1, 1000));
         store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_data_file_that_is_missing_is_damage_once_anything_behind_it_was_synced() {
+    for synced_later in [true, false] {
+        let disk = Faulty::new();
+        let (store, _) = open_on(&disk);
+        let data = vec![payload(bytes(1, 3000)), responses(bytes(2, 4000))];
+        store.append(key(1), data, Sync::Written).await.unwrap();
+        if synced_later {
+            // As a unit's end is, which brings no data itself.
+            let end = store.append(key(1), vec![record("end")], Sync::Synced);
+            end.await.unwrap();
+        }
+        store.close().await;
+        let (name, _) = disk.files("data").pop().unwrap();
+        assert!(name.ends_with("responses"), "{name}");
+        disk.take_away(&name);
+        for _ in 0..2 {
+            let (store, found) = open_on(&disk);
+            assert_eq!((found[0].payload_bytes, found[0].response_bytes), (3000, 0));
+            let damage = found[0].damage.as_deref();
+            let told = "the file of its responses is missing, with 4000 bytes";
+            assert_eq!(damage, synced_later.then_some(told));
+            let usage = store.usage();
+            assert_eq!((usage.data_files, usage.damaged), (1, u64::from(synced_later)));
+            store.close().await;
+        }
     }
 }
 

@@ -120,6 +120,10 @@ impl History {
         let left = disk.crash(crash);
         let (store, found) = Store::open_with(Arc::new(left), small()).unwrap();
         self.check_found(&store, &found, crash).await;
+        if !self.forgetful {
+            assert_eq!(store.usage().damaged, 0, "{found:?}");
+            assert!(found.iter().all(|unit| unit.doubt.is_none()), "{found:?}");
+        }
         store.close().await;
     }
 

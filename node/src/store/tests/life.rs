@@ -41,6 +41,7 @@ async fn what_is_appended_is_found_again() {
         payload_bytes,
         response_bytes,
         damage: None,
+        doubt: None,
     };
     assert_eq!(
         found,

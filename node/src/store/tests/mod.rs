@@ -5,7 +5,10 @@ mod admit;
 mod history;
 mod faults;
 mod damage;
+mod format;
+mod segments;
 mod room;
+mod descriptors;
 mod handle;
 mod model;
 
@@ -16,6 +19,15 @@ use uuid::Uuid;
 use workmesh_proto::UnitId;
 
 use super::*;
+
+impl Store {
+    pub(super) fn open_with(
+        files: Arc<dyn Files>,
+        settings: StoreSettings,
+    ) -> Result<(Self, Vec<Found>), StoreError> {
+        Self::open_as(files, settings, Versions::OWN)
+    }
+}
 
 /// The origin's key of unit `number`.
 fn key(number: u128) -> Key {

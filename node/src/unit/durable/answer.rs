@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use rustix::io::Errno;
 use tracing::debug;
 use workmesh_proto::NodeId;
 use workmesh_proto::unit::durable::{ExecutorPhase, ResponseCursor};
@@ -170,7 +169,7 @@ impl Host {
 
     /// What is kept of the unit can't be read: it ends with what can be, unless that may pass. `false`: it has no such end.
     async fn end_unreadable(&self, hosted: &Arc<Hosted>, error: StoreError) -> bool {
-        if may_pass(&error) {
+        if error.may_pass() {
             return false;
         }
         let (hosted, store, closing) = (hosted.clone(), self.store.clone(), self.closing.clone());
@@ -235,16 +234,6 @@ async fn send_kept(
             Ok(None) => return Ok(Ok(())),
             Err(error) => return Ok(Err(error)),
         }
-    }
-}
-
-/// Whether a read that failed so may go well the next time: the system was short of something, or the node stops.
-fn may_pass(error: &StoreError) -> bool {
-    const SHORT: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR];
-    match error {
-        StoreError::Closed => true,
-        StoreError::Io { error, .. } => Errno::from_io_error(error).is_some_and(|no| SHORT.contains(&no)),
-        _ => false,
     }
 }
 

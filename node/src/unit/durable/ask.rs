@@ -140,7 +140,10 @@ impl Ask {
         let mut hasher = Hasher::new();
         while offset < self.order.payload_bytes {
             let read = self.work.store.read(key, Stream::Payload, offset, PAYLOAD_BYTES);
-            let data = read.await.map_err(|error| Spoken::Payload(error.to_string()))?;
+            let data = read.await.map_err(|error| match error.may_pass() {
+                true => Spoken::Stream,
+                false => Spoken::Payload(error.to_string()),
+            })?;
             if data.is_empty() {
                 return Err(Spoken::Payload("the kept payload is too short".to_owned()));
             }

@@ -394,9 +394,10 @@ pub(super) fn event(record: &OriginRecord) -> Option<WorkEvent> {
 
 /// A failure of the store as the end of a unit that was not stored.
 pub(super) fn store_fault(error: &StoreError) -> Eof {
-    let kind = match error.is_no_room() {
-        true => Kind::NoSpace,
-        false => Kind::Internal,
+    let kind = match error {
+        error if error.is_no_room() => Kind::NoSpace,
+        StoreError::NoDescriptor { .. } => Kind::Busy,
+        _ => Kind::Internal,
     };
     Eof::without_responses(kind, error.to_string())
 }

@@ -62,14 +62,16 @@ async fn forget(store: &Store, key: Key) {
 
 async fn take_origin(work: &Arc<Work>, found: Found) -> Result<Option<Drive>, String> {
     let unit = found.key.unit;
-    if found.records.is_empty() && found.damage.is_none() {
+    if found.records.is_empty() && found.damage.is_none() && found.doubt.is_none() {
         // A payload whose submission never came.
         forget(&work.store, found.key).await;
         return Ok(None);
     }
     let (records, mut unread) = read_all::<OriginRecord>(&found);
-    let history = OriginHistory::fold(records.iter().cloned())
-        .map_err(|fault| unread.clone().unwrap_or_else(|| fault.to_string()))?;
+    let history = OriginHistory::fold(records.iter().cloned()).map_err(|fault| {
+        let known = unread.clone().or_else(|| found.doubt.clone());
+        known.unwrap_or_else(|| fault.to_string())
+    })?;
     let over = history.end().is_some();
     let mut kept = ResponseTally::new();
     if !over {
@@ -77,14 +79,18 @@ async fn take_origin(work: &Arc<Work>, found: Found) -> Result<Option<Drive>, St
         (kept, damage) = count(&work.store, &found).await;
         unread = unread.or(damage);
     }
+    if over && let Some(damage) = unread.take() {
+        error!(%unit, damage, "an ended unit is damaged: its end is known, of its payload or responses not all is left");
+    }
     let settled = over && history.debts().next().is_none();
     let mut machine = DurableOrigin::recover(history, kept, work.timings(), now_ms());
-    if let Some(why) = unread.filter(|_| !over) {
+    if let Some(why) = unread {
         error!(%unit, error = why, "the records of a durable unit are damaged; it ends");
         machine.give_up(format!("its records are damaged: {why}"), now_ms());
     }
-    if work.store.usage().damaged > 0 {
-        machine.doubt();
+    if let Some(doubt) = found.doubt.filter(|_| !over) {
+        error!(%unit, doubt, "the last records of a durable unit may be lost; it is not offered again");
+        machine.doubt(doubt);
     }
     if settled {
         let events = records.iter().filter_map(event).collect();

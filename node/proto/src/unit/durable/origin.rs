@@ -85,8 +85,8 @@ pub struct DurableOrigin {
     debts: Debts,
     /// Somebody wants it to end.
     cancelled: bool,
-    /// Records of it may be missing: an executor that does not know the unit may have run and forgotten it.
-    doubted: bool,
+    /// Why records of it may be missing: it may have been offered, run or ended without a trace here.
+    doubted: Option<String>,
     next_append: u64,
     next_conversation: u64,
     effects: VecDeque<OriginEffect>,
@@ -154,7 +154,7 @@ impl DurableOrigin {
             eof: None,
             debts: Debts::new(timings),
             cancelled: false,
-            doubted: false,
+            doubted: None,
             next_append: 1,
             next_conversation: 1,
             effects: VecDeque::new(),
@@ -267,9 +267,10 @@ impl DurableOrigin {
         self.look_at_the_clock();
     }
 
-    /// The journal that the unit was recovered from is damaged: the unit's end may be among what is missing.
-    pub fn doubt(&mut self) {
-        self.doubted = true;
+    /// The journal that the unit was recovered from is damaged, as `why` says, and the unit's last records may be among what is
+    /// missing. It goes on with an executor that has it, and is offered to nobody.
+    pub fn doubt(&mut self, why: String) {
+        self.doubted = Some(why);
     }
 
     /// Ends a unit of which not everything is left, at `now`.
@@ -295,6 +296,9 @@ impl DurableOrigin {
             return self.end(Kind::Expired, why);
         }
         match &self.step {
+            Step::Waiting { at } if *at <= now && self.doubted.is_some() => {
+                self.lose("the unit waited for an executor".to_owned());
+            }
             Step::Waiting { at } if *at <= now => {
                 self.step = Step::Placing;
                 self.effects.push_back(OriginEffect::Place);

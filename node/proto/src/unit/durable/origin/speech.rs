@@ -80,7 +80,9 @@ impl DurableOrigin {
         };
         match (resumes, kind) {
             // What was accepted may have run, whatever became of it.
-            (true, Kind::NoSuchUnit) if self.history.is_accepted() || self.doubted => self.lose(why),
+            (true, Kind::NoSuchUnit) if self.history.is_accepted() || self.doubted.is_some() => {
+                self.lose(why);
+            }
             (true, Kind::NoSuchUnit) => self.withdraw(why),
             (true, Kind::NodeLost) => self.lose(why),
             (
@@ -244,6 +246,11 @@ impl DurableOrigin {
 
     /// The executor has lost the unit, which may have run: it ends, or runs again if that does no harm.
     pub(super) fn lose(&mut self, why: String) {
+        if let Some(doubt) = &self.doubted {
+            let why =
+                format!("{why}; its last records may be lost, it may have run or ended before: {doubt}");
+            return self.end(Kind::NodeLost, why);
+        }
         if !self.may_run_again() {
             return self.end(Kind::NodeLost, why);
         }

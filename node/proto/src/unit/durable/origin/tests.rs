@@ -340,16 +340,68 @@ fn a_unit_whose_responses_can_not_be_stored_any_more_ends_with_those_that_are() 
     );
 }
 
+const DOUBT: &str = "log/3 is missing";
+
+/// How a unit ends whose journal is in doubt, after what `lives` lets happen.
+fn end_in_doubt(before: &DurableOrigin, live: impl FnOnce(&mut DurableOrigin)) -> Eof {
+    let history = before.history().clone();
+    let mut unit = DurableOrigin::recover(history, ResponseTally::new(), TIMINGS, 2000);
+    unit.doubt(DOUBT.to_owned());
+    unit.handle(OriginInput::Wake, 2000);
+    live(&mut unit);
+    let seen = effects(&mut unit);
+    let offers = |effect: &&OriginEffect| matches!(effect, OriginEffect::Offer { .. } | OriginEffect::Place);
+    assert_eq!(
+        seen.iter().filter(offers).count(),
+        0,
+        "it is offered to nobody: {seen:?}"
+    );
+    match append_of(&seen).1 {
+        [OriginRecord::Ended { eof, .. }] => eof.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn with_a_damaged_journal_an_executor_that_knows_nothing_may_have_run_the_unit() {
-    let before = offered(order(None, false));
-    let mut unit = DurableOrigin::recover(before.history().clone(), ResponseTally::new(), TIMINGS, 2000);
-    unit.doubt();
+    for idempotent in [false, true] {
+        let eof = end_in_doubt(&offered(order(None, idempotent)), |unit| {
+            unit.handle(
+                OriginInput::Refused(1, Kind::NoSuchUnit, "never came".into()),
+                2001,
+            );
+        });
+        assert_eq!((eof.outcome, eof.kind), (Outcome::Lost, Kind::NodeLost));
+        assert!(
+            eof.message.contains("never came") && eof.message.contains(DOUBT),
+            "{}",
+            eof.message
+        );
+    }
+}
+
+#[test]
+fn with_a_damaged_journal_a_unit_that_seems_to_wait_may_have_been_offered() {
+    let mut waiting = DurableOrigin::submit(order(None, false), None, TIMINGS, 1000);
+    waiting.handle(OriginInput::Stored(1), 1000);
+    let eof = end_in_doubt(&waiting, |_| {});
+    assert_eq!(eof.outcome, Outcome::Lost);
+    assert!(eof.message.contains(DOUBT), "{}", eof.message);
+}
+
+#[test]
+fn with_a_damaged_journal_a_unit_that_its_executor_has_goes_on() {
+    let before = following(order(None, false));
+    let history = before.history().clone();
+    let mut unit = DurableOrigin::recover(history, ResponseTally::new(), TIMINGS, 2000);
+    unit.doubt(DOUBT.to_owned());
     unit.handle(OriginInput::Wake, 2000);
-    unit.handle(
-        OriginInput::Refused(1, Kind::NoSuchUnit, "never came".into()),
-        2001,
-    );
+    unit.handle(OriginInput::Accepted(1), 2001);
+    unit.handle(OriginInput::Eof(1, eof(&[])), 2002);
     let seen = effects(&mut unit);
-    assert!(matches!(append_of(&seen).1, [OriginRecord::Ended { eof, .. }] if eof.outcome == Outcome::Lost));
+    assert!(
+        seen.iter().any(|effect| matches!(effect, OriginEffect::Append { records, .. }
+            if matches!(&records[..], [OriginRecord::Ended { eof, .. }] if eof.outcome == Outcome::Succeeded))),
+        "{seen:?}"
+    );
 }

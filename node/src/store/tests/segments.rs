@@ -1,0 +1,215 @@
+//! Segments that are gone, emptied, cut or replaced: the store opens, and says which, and whose records may have been there.
+
+use super::faulty::{Crash, Faulty, Op};
+use super::*;
+
+fn open_on(disk: &Faulty) -> (Store, Vec<Found>) {
+    let settings = StoreSettings {
+        garbage_bytes: 1 << 20,
+        ..small()
+    };
+    Store::open_with(Arc::new(disk.clone()), settings).unwrap()
+}
+
+/// A store of several segments. Units 1 to 9 have records in many of them, those from 100 on in one.
+async fn some_segments() -> (Faulty, Store) {
+    let disk = Faulty::new();
+    let (store, _) = open_on(&disk);
+    for round in 0..60_u128 {
+        let number = 1 + round % 9;
+        for number in [number, 100 + round] {
+            let entries = vec![record(&format!("{number} in {round}")), payload(bytes(3, 60))];
+            store.append(key(number), entries, Sync::Synced).await.unwrap();
+        }
+    }
+    assert!(store.usage().segments >= 4, "{:?}", store.usage());
+    (disk, store)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Harm {
+    Deleted,
+    Emptied,
+    Zeros,
+    Noise,
+    Foreign,
+    HeadAlone,
+    /// It ends where a record does.
+    Shorter,
+}
+
+const HARMS: [Harm; 7] = [
+    Harm::Deleted,
+    Harm::Emptied,
+    Harm::Zeros,
+    Harm::Noise,
+    Harm::Foreign,
+    Harm::HeadAlone,
+    Harm::Shorter,
+];
+
+impl Harm {
+    fn happen(self, disk: &Faulty, name: &str, foreign: &[u8]) {
+        let whole = disk.content(name);
+        let record = |at: &usize| whole[*at..].starts_with(&whole[..8]);
+        let bad = match self {
+            Self::Deleted => return disk.take_away(name),
+            Self::Emptied => Vec::new(),
+            Self::Zeros => vec![0; whole.len()],
+            Self::Noise => bytes(9, whole.len()).to_vec(),
+            Self::Foreign => foreign.to_vec(),
+            Self::HeadAlone => whole[..24].to_vec(),
+            Self::Shorter => {
+                let last = (24..whole.len()).rfind(record).unwrap();
+                whole[..last].to_vec()
+            }
+        };
+        disk.set_content(name, bad);
+    }
+}
+
+/// What may be found: each unit whole, or told to be damaged or in doubt, or not at all.
+fn check(whole: &[Found], found: &[Found], what: &str) {
+    for unit in found {
+        let before = whole.iter().find(|before| before.key == unit.key).unwrap();
+        let told = unit.damage.is_some() || unit.doubt.is_some();
+        assert!(told || unit == before, "{what}: {unit:?}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_becomes_of_a_segment_the_store_opens_and_says_it() {
+    let (disk, store) = some_segments().await;
+    store.close().await;
+    let (store, whole) = open_on(&disk);
+    assert_eq!(store.usage().damaged, 0);
+    store.close().await;
+    let (other, store) = some_segments().await;
+    store.close().await;
+    let names: Vec<_> = disk.files("log").into_iter().map(|(name, _)| name).collect();
+    for name in &names {
+        for harm in HARMS {
+            let disk = disk.crash(Crash::Written);
+            harm.happen(&disk, name, &other.content(name));
+            let (store, found) = open_on(&disk);
+            let what = format!("{name} {harm:?}");
+            assert!(store.usage().damaged > 0, "{what}");
+            check(&whole, &found, &what);
+            let gone = whole.len() - found.len();
+            assert!(
+                gone > 0 || harm == Harm::Shorter,
+                "{what}: some were nowhere else"
+            );
+            let first = names.first() == Some(name);
+            let told = |found: &&Found| found.damage.is_some() || found.doubt.is_some();
+            let lost_ends = found.iter().filter(told).count();
+            // What was written behind it can't have lost anything in it.
+            let limit = if first { whole.len() / 2 } else { whole.len() };
+            assert!(
+                (1..limit).contains(&lost_ends),
+                "{what}: {lost_ends} of {}",
+                whole.len()
+            );
+            store
+                .append(key(1000), vec![record("goes on")], Sync::Synced)
+                .await
+                .unwrap();
+            store.close().await;
+            let (store, again) = open_on(&disk);
+            assert_eq!(again.len(), found.len() + 1, "{what}");
+            for (again, found) in again.iter().zip(&found) {
+                let known = |found: &Found| (found.key, found.damage.is_some(), found.doubt.clone());
+                assert_eq!(known(again), known(found), "{what}: what was found stays known");
+                assert_eq!(again.records, found.records, "{what}");
+            }
+            assert!(again.last().unwrap().doubt.is_none());
+            store.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_newest_segment_is_missed_after_a_crash_too() {
+    let (disk, store) = some_segments().await;
+    let newest = disk.files("log").pop().unwrap().0;
+    for harm in [Harm::Deleted, Harm::Emptied, Harm::Zeros] {
+        let disk = disk.crash(Crash::Synced);
+        harm.happen(&disk, &newest, &[]);
+        let (store, found) = open_on(&disk);
+        assert!(store.usage().damaged > 0, "{harm:?}");
+        assert!(found.iter().any(|found| found.doubt.is_some()), "{harm:?}");
+        store.close().await;
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn what_is_missing_is_found_again_until_it_could_be_written_down() {
+    let (disk, store) = some_segments().await;
+    store.close().await;
+    disk.take_away("log/0000000002.log");
+    disk.heal();
+    disk.set_budget(0);
+    let (store, found) = open_on(&disk);
+    assert!(store.usage().damaged > 0);
+    store.close().await;
+    disk.heal();
+    for damaged in [1, 0] {
+        let (store, again) = open_on(&disk);
+        assert_eq!(again, found);
+        assert_eq!(store.usage().damaged, damaged);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_list_is_reported_once_and_written_again() {
+    let (disk, store) = some_segments().await;
+    store.close().await;
+    let list = disk.content("SEGMENTS");
+    let foreign = "workmesh-store 1\nmark 8000000000000001\n";
+    for bad in [
+        None,
+        Some(vec![]),
+        Some(list[..60].to_vec()),
+        Some(foreign.into()),
+    ] {
+        match bad {
+            None => disk.take_away("SEGMENTS"),
+            Some(bad) => disk.set_content("SEGMENTS", bad),
+        }
+        let (store, found) = open_on(&disk);
+        assert_eq!(store.usage().damaged, 1);
+        assert!(
+            found
+                .iter()
+                .all(|found| found.damage.is_none() && found.doubt.is_none())
+        );
+        store.close().await;
+        assert_eq!(disk.content("SEGMENTS"), list);
+    }
+}
+
+#[tokio::test]
+async fn appends_write_no_list() {
+    let disk = Faulty::new();
+    let settings = StoreSettings {
+        segment_bytes: 1 << 20,
+        ..small()
+    };
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), settings).unwrap();
+    store
+        .append(key(1), vec![record("begins a segment")], Sync::Synced)
+        .await
+        .unwrap();
+    disk.heal();
+    for number in 2..50 {
+        store
+            .append(key(number), vec![record("more")], Sync::Synced)
+            .await
+            .unwrap();
+    }
+    let done = [Op::Create, Op::Rename, Op::SyncDir].map(|op| disk.count(op));
+    assert_eq!((done, disk.count(Op::Sync)), ([0; 3], 48));
+    store.close().await;
+}
