@@ -149,11 +149,10 @@ async fn compaction_gives_back_what_removed_units_had() {
 }
 
 #[tokio::test]
-async fn new_work_is_refused_above_the_quota_and_below_the_reserve() {
+async fn new_work_is_refused_above_the_quota() {
     let disk = Faulty::new();
     let settings = StoreSettings {
         quota_bytes: 10_000,
-        reserve_bytes: 5_000,
         ..small()
     };
     let (store, _) = Store::open_with(Arc::new(disk.clone()), settings).unwrap();
@@ -170,6 +169,17 @@ async fn new_work_is_refused_above_the_quota_and_below_the_reserve() {
     assert!(store.admit(10_000 - used).is_ok());
     let refused = store.admit(10_001 - used).unwrap_err();
     assert!(matches!(refused, StoreError::OverQuota { .. }), "{refused}");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn new_work_is_refused_below_the_reserve() {
+    let disk = Faulty::new();
+    let settings = StoreSettings {
+        reserve_bytes: 5_000,
+        ..small()
+    };
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), settings).unwrap();
     disk.set_budget(5_100);
     assert!(store.admit(100).is_ok());
     let refused = store.admit(101).unwrap_err();
