@@ -158,13 +158,14 @@ impl Trial {
             if self.then == Then::Cut {
                 return;
             }
+            changes = disk.changes();
+            // What is under way goes on while the disk fails.
+            drop(gate);
             site.is_up().await;
             site.read(&cast.kept)
                 .await
                 .expect("the unit is here")
                 .follows(&kept);
-            changes = disk.changes();
-            drop(gate);
             disk.heal();
             healed.cancel();
             std::future::pending().await
