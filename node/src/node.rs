@@ -24,7 +24,7 @@ use crate::exec::{EMPTY_REMEDY, ExecError, ExecSettings, Executor, Registry, Reg
 use crate::identity::{Identity, IdentityError, next_incarnation};
 use crate::link::{Endpoint, EndpointSettings, LinkError};
 use crate::mesh::{Dialer, Driver, MeshHandle, accept_peers};
-use crate::store::{Store, StoreSettings};
+use crate::store::{Found, Store, StoreError, StoreSettings};
 use crate::unit::durable::{self, AttachEvent, Attachment, Host, NotTaken, Work};
 use crate::unit::report::{PingReport, StatusReport};
 use crate::unit::{SubmittedUnit, UnitEvent, UnitEvents, UnitRequest, Units};
@@ -130,6 +130,15 @@ enum Role {
     Leaf,
 }
 
+/// Opens the store of durable units; blocks.
+type OpenStore = Box<dyn FnOnce(StoreSettings) -> Result<(Store, Vec<Found>), StoreError> + Send>;
+
+/// Where it is, unless somebody says otherwise.
+fn store_of(settings: &Settings) -> OpenStore {
+    let dir = settings.data_dir.join("store");
+    Box::new(move |settings| Store::open(&dir, settings))
+}
+
 /// What comes back from a durable unit, as it is on its origin's disk. Dropped, it leaves the unit as it is.
 pub struct DurableEvents(Attachment);
 
@@ -161,7 +170,8 @@ impl Node {
         }
         let identity = Identity::load(&settings.data_dir)?;
         let incarnation = next_incarnation(&settings.data_dir, now_ms())?;
-        Self::start_as(Role::Member, settings, identity, incarnation, registry).await
+        let store = store_of(&settings);
+        Self::start_as(Role::Member, settings, identity, incarnation, registry, store).await
     }
 
     /// Joins the mesh as a leaf under a name of its own, and waits until it knows the mesh.
@@ -169,7 +179,8 @@ impl Node {
         let identity = Identity::load(&settings.data_dir)?;
         settings.listen = None;
         let registry = Registry::from_entries([])?;
-        let node = Self::start_as(Role::Leaf, settings, identity, Incarnation(now_ms()), registry).await?;
+        let (life, store) = (Incarnation(now_ms()), store_of(&settings));
+        let node = Self::start_as(Role::Leaf, settings, identity, life, registry, store).await?;
         node.wait_until_joined(patience).await?;
         Ok(node)
     }
@@ -180,6 +191,7 @@ impl Node {
         identity: Identity,
         incarnation: Incarnation,
         registry: Registry,
+        store: OpenStore,
     ) -> Result<Self, NodeError> {
         let (node, leaf) = match role {
             Role::Member => (identity.node().clone(), false),
@@ -215,7 +227,7 @@ impl Node {
         let mut tasks = JoinSet::new();
         let work = match leaf {
             true => None,
-            false => Some(start_work(&settings, &units, incarnation, &mut tasks).await?),
+            false => Some(start_work(&settings, store, &units, incarnation, &mut tasks).await?),
         };
         let (tell, duplicate) = oneshot::channel();
         let driver = tasks.spawn(async move {
@@ -453,13 +465,13 @@ fn exec_settings(settings: &Settings, node: &NodeId, spool_dir: std::path::PathB
 /// Opens the store of durable units and takes over what an earlier life has left there; nobody is answered before.
 async fn start_work(
     settings: &Settings,
+    open: OpenStore,
     units: &Arc<Units>,
     life: Incarnation,
     tasks: &mut JoinSet<()>,
 ) -> Result<Arc<Work>, NodeError> {
-    let dir = settings.data_dir.join("store");
     let store_settings = StoreSettings::within(settings.work.quota, settings.work.reserve);
-    let opening = tokio::task::spawn_blocking(move || Store::open(&dir, store_settings));
+    let opening = tokio::task::spawn_blocking(move || open(store_settings));
     let (store, found) = opening
         .await
         .map_err(|error| NodeError::Store(error.to_string()))?
@@ -517,3 +529,6 @@ fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

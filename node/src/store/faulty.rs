@@ -12,12 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rustix::io::Errno;
+use tokio::sync::watch;
 
 use super::files::{Files, Listed, OpenFile};
 
 /// What can be told to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Op {
+pub(crate) enum Op {
     Write,
     Sync,
     SyncDir,
@@ -31,18 +32,20 @@ pub(super) enum Op {
 
 /// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The `nth` operation of this sort from here on, counted from 0, and so many after it.
     Fail { op: Op, nth: usize, times: usize },
     /// The `nth` operation of any sort that changes something, and so many after it.
     FailAny { nth: usize, times: usize },
     /// Of the `nth` operation that changes something half is done, if it is a write; the next write fails.
     Halve { nth: usize },
+    /// From the `nth` operation that changes something on there is no room for so many that need some: they write and create.
+    Full { nth: usize, times: usize },
 }
 
 /// What is left after the power is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Crash {
+pub(crate) enum Crash {
     /// Everything that was written: only the process died.
     Written,
     /// What was synced, and nothing else.
@@ -67,6 +70,10 @@ struct World {
     synced_names: BTreeMap<String, Inode>,
     faults: Vec<Fault>,
     ops: Vec<Op>,
+    /// Those that failed.
+    struck: watch::Sender<Vec<Op>>,
+    /// The power is gone: nothing is done any more.
+    dead: bool,
     /// Bytes that may still be written.
     budget: Option<u64>,
     /// Files that may be open.
@@ -77,22 +84,23 @@ struct World {
 
 /// The disk; clones are the same one.
 #[derive(Clone, Default)]
-pub(super) struct Faulty {
+pub(crate) struct Faulty {
     world: Arc<Mutex<World>>,
     /// Files that are open.
     open: Arc<AtomicUsize>,
 }
 
 impl Faulty {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Lets operations fail from here on; what was told before is forgotten.
-    pub(super) fn fault(&self, fault: Fault) {
+    pub(crate) fn fault(&self, fault: Fault) {
         let mut world = self.world.lock();
         world.faults = vec![fault];
         world.ops.clear();
+        world.struck.send_replace(Vec::new());
     }
 
     /// Lets only so many files be open.
@@ -114,7 +122,7 @@ impl Faulty {
     }
 
     /// Nothing fails from here on.
-    pub(super) fn heal(&self) {
+    pub(crate) fn heal(&self) {
         let mut world = self.world.lock();
         world.faults.clear();
         world.budget = None;
@@ -143,43 +151,25 @@ impl Faulty {
     }
 
     /// Operations that change something, since then.
-    pub(super) fn changes(&self) -> usize {
+    pub(crate) fn changes(&self) -> usize {
         self.world.lock().ops.iter().filter(|op| op.changes()).count()
     }
 
+    /// The operations that have failed since the last [`fault`](Self::fault).
+    pub(crate) fn struck(&self) -> watch::Receiver<Vec<Op>> {
+        self.world.lock().struck.subscribe()
+    }
+
+    /// Another disk, with what is left of this one after a crash; this one does nothing more.
+    pub(crate) fn cut(&self, crash: Crash) -> Self {
+        let mut world = self.world.lock();
+        world.dead = true;
+        world.left(crash)
+    }
+
     /// Another disk, with what is left of this one after a crash.
-    pub(super) fn crash(&self, crash: Crash) -> Self {
-        let world = self.world.lock();
-        let names = match crash {
-            Crash::Written => world.names.clone(),
-            Crash::Synced => world.synced_names.clone(),
-            Crash::Unlinked => {
-                let mut names = world.synced_names.clone();
-                let removed = names.keys().filter(|name| !world.names.contains_key(*name));
-                for name in removed.skip(1).cloned().collect::<Vec<_>>() {
-                    names.remove(&name);
-                }
-                names
-            }
-        };
-        let left = |(name, inode): (&String, &Inode)| {
-            let content = inode.lock();
-            let bytes = match crash {
-                Crash::Written => content.written.clone(),
-                Crash::Synced | Crash::Unlinked => content.synced.clone(),
-            };
-            (name.clone(), content_of(bytes))
-        };
-        let names: BTreeMap<_, _> = names.iter().map(left).collect();
-        let world = World {
-            synced_names: names.clone(),
-            names,
-            ..World::default()
-        };
-        Self {
-            world: Arc::new(Mutex::new(world)),
-            open: Arc::default(),
-        }
+    pub(crate) fn crash(&self, crash: Crash) -> Self {
+        self.world.lock().left(crash)
     }
 
     /// The same disk for another process, after this one was killed: what is not synced is there, and still not synced.
@@ -205,7 +195,7 @@ impl Faulty {
     }
 
     /// Names and lengths of a folder's files.
-    pub(super) fn files(&self, dir: &str) -> Vec<(String, usize)> {
+    pub(crate) fn files(&self, dir: &str) -> Vec<(String, usize)> {
         let prefix = format!("{dir}/");
         let world = self.world.lock();
         let inside = world.names.iter().filter(|(name, _)| name.starts_with(&prefix));
@@ -247,31 +237,107 @@ impl Op {
     fn changes(self) -> bool {
         !matches!(self, Self::Open | Self::Read)
     }
+
+    fn needs_room(self) -> bool {
+        matches!(self, Self::Write | Self::Create)
+    }
+}
+
+/// How an operation fails.
+#[derive(Clone, Copy)]
+struct Failure {
+    /// Of a write so much is done all the same: this part of it, or nothing.
+    share: Option<usize>,
+    kind: io::ErrorKind,
+}
+
+impl Failure {
+    const IO: Self = Self {
+        share: None,
+        kind: io::ErrorKind::Other,
+    };
+    const FULL: Self = Self {
+        share: None,
+        kind: io::ErrorKind::StorageFull,
+    };
+    const HALF: Self = Self {
+        share: Some(2),
+        kind: io::ErrorKind::Other,
+    };
+
+    fn error(self) -> io::Error {
+        io::Error::new(self.kind, "told to fail")
+    }
 }
 
 impl World {
-    /// Counts an operation and answers with how it fails, if it does: the share of a write that is done all the same.
-    fn step(&mut self, op: Op) -> Result<(), usize> {
+    /// What is left after a crash.
+    fn left(&self, crash: Crash) -> Faulty {
+        let names = match crash {
+            Crash::Written => self.names.clone(),
+            Crash::Synced => self.synced_names.clone(),
+            Crash::Unlinked => {
+                let mut names = self.synced_names.clone();
+                let removed = names.keys().filter(|name| !self.names.contains_key(*name));
+                for name in removed.skip(1).cloned().collect::<Vec<_>>() {
+                    names.remove(&name);
+                }
+                names
+            }
+        };
+        let left = |(name, inode): (&String, &Inode)| {
+            let content = inode.lock();
+            let bytes = match crash {
+                Crash::Written => content.written.clone(),
+                Crash::Synced | Crash::Unlinked => content.synced.clone(),
+            };
+            (name.clone(), content_of(bytes))
+        };
+        let names: BTreeMap<_, _> = names.iter().map(left).collect();
+        let world = Self {
+            synced_names: names.clone(),
+            names,
+            ..Self::default()
+        };
+        Faulty {
+            world: Arc::new(Mutex::new(world)),
+            open: Arc::default(),
+        }
+    }
+
+    /// Counts an operation and answers with how it fails, if it does.
+    fn step(&mut self, op: Op) -> Result<(), Failure> {
+        if self.dead {
+            return Err(Failure::IO);
+        }
         let same = |wanted: Op| self.ops.iter().filter(|done| **done == wanted).count();
         let changes = self.ops.iter().filter(|op| op.changes()).count();
+        let struck = self.struck.borrow().len();
         let fails = self.faults.iter().find_map(|fault| match *fault {
             Fault::Fail {
                 op: wanted,
                 nth,
                 times,
-            } => (op == wanted && (nth..nth + times).contains(&same(op))).then_some(0),
+            } => (op == wanted && (nth..nth + times).contains(&same(op))).then_some(Failure::IO),
             Fault::FailAny { nth, times } => {
-                (op.changes() && (nth..nth + times).contains(&changes)).then_some(0)
+                let hit = changes >= nth && changes - nth < times;
+                (op.changes() && hit).then_some(Failure::IO)
             }
-            Fault::Halve { nth } if changes == nth => op.changes().then_some(2),
-            Fault::Halve { nth } => (op == Op::Write && changes == nth + 1).then_some(0),
+            Fault::Halve { nth } if changes == nth => op.changes().then_some(Failure::HALF),
+            Fault::Halve { nth } => (op == Op::Write && changes == nth + 1).then_some(Failure::IO),
+            Fault::Full { nth, times } => {
+                let hit = changes >= nth && struck < times;
+                (op.needs_room() && hit).then_some(Failure::FULL)
+            }
         });
         self.ops.push(op);
-        fails.map_or(Ok(()), Err)
+        let Some(failure) = fails else { return Ok(()) };
+        self.struck.send_modify(|struck| struck.push(op));
+        Err(failure)
     }
 
     fn check(&mut self, op: Op) -> io::Result<()> {
-        self.step(op).map_err(|_| io::Error::other("told to fail"))
+        self.step(op).map_err(Failure::error)
     }
 
     fn check_descriptors(&self, open: usize) -> io::Result<()> {
@@ -410,8 +476,10 @@ impl OpenFile for FaultyFile {
         let offset = offset as usize;
         let mut count = match share {
             Ok(()) => bytes.len().min(30_000),
-            Err(0) => return Err(io::Error::other("told to fail")),
-            Err(share) => bytes.len() / share,
+            Err(Failure {
+                share: Some(share), ..
+            }) => bytes.len() / share,
+            Err(failure) => return Err(failure.error()),
         };
         if let Some(budget) = world.budget {
             let grows = (offset + count).saturating_sub(content.written.len()) as u64;

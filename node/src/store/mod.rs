@@ -310,6 +310,17 @@ impl Drop for Ending {
 }
 
 #[cfg(test)]
-mod faulty;
+impl Store {
+    /// Opens the store on a disk that fails when it is told to.
+    pub(crate) fn open_faulty(
+        disk: &faulty::Faulty,
+        settings: StoreSettings,
+    ) -> Result<(Self, Vec<Found>), StoreError> {
+        Self::open_with(Arc::new(disk.clone()), settings)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod faulty;
 #[cfg(test)]
 mod tests;

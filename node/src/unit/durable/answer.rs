@@ -62,7 +62,7 @@ impl Host {
             Opening::Resume(resume) => self.resume(&peer, &resume, pipe).await,
             Opening::Release(release) => {
                 if !self.release(&peer, release.unit, release.number).await {
-                    return Err(LinkError::Closed("too many offers to remember".to_owned()));
+                    return Err(LinkError::Closed("the unit can't be released now".to_owned()));
                 }
                 debug!(unit = %release.unit, %peer, outcome = %release.outcome, "durable unit released");
                 let mut sender = pipe.sender;

@@ -127,7 +127,8 @@ impl Host {
         let hosted = &place.hosted;
         // Once it is stopped, the place and the key may be those of a later offer.
         if !hosted.stop.is_cancelled() && hosted.in_store.load(Ordering::Relaxed) {
-            self.remove(hosted).await;
+            // What stays is removed before the payload of another offer is kept.
+            let _stays = self.remove(hosted).await;
         }
     }
 
@@ -280,8 +281,9 @@ impl Host {
         let length = piece.len() as u64;
         self.store.admit(length).map_err(|error| self.no_space(&error))?;
         if !hosted.in_store.swap(true, Ordering::Relaxed) {
-            // An earlier offer may have left something.
-            self.remove(hosted).await;
+            // An earlier offer may have left something: nothing is kept behind that.
+            let removed = self.remove(hosted).await;
+            removed.map_err(|error| self.no_space(&error))?;
         }
         let entries = vec![Entry::Data(Stream::Payload, piece)];
         let stored = self.store.append(key(hosted.unit), entries, Sync::Written).await;

@@ -114,7 +114,8 @@ impl Host {
         let (found, dropped) = self.look_for(peer, unit, offer);
         if let Some(arriving) = dropped {
             arriving.stop.cancel();
-            self.remove(&arriving).await;
+            // What stays is removed before the payload of another offer is kept.
+            let _stays = self.remove(&arriving).await;
         }
         found
     }
@@ -145,27 +146,39 @@ impl Host {
     }
 
     /// Stops and forgets the unit, if it is here under an offer up to `number`; refuses these offers from here on.
-    /// `false`: it can't be remembered that they are refused.
+    /// `false`: it can't be removed, or it can't be remembered that they are refused. To be asked again.
     pub(super) async fn release(&self, peer: &NodeId, unit: UnitId, number: u32) -> bool {
-        let now = self.uptime_ms();
-        let released = self.table.lock().release(unit, peer, number, now);
+        let held = self.table.lock().get(unit).cloned();
+        if let Some(hosted) = held
+            && hosted.with(|machine| machine.origin() == peer && machine.handle_release(number))
+        {
+            hosted.stop.cancel();
+            // It has its place until nothing is left of it: another offer is not to find that.
+            if self.remove(&hosted).await.is_err() {
+                return false;
+            }
+        }
+        let released = self.table.lock().release(unit, peer, number, self.uptime_ms());
         match released {
-            ReleaseAnswer::Forget(hosted) => {
+            ReleaseAnswer::Forget(hosted) if !hosted.stop.is_cancelled() => {
+                // It has come in this moment.
                 hosted.with(|machine| machine.handle_release(number));
                 hosted.stop.cancel();
-                self.remove(&hosted).await;
-                true
+                self.remove(&hosted).await.is_ok()
             }
-            ReleaseAnswer::Nothing => true,
+            ReleaseAnswer::Forget(_) | ReleaseAnswer::Nothing => true,
             ReleaseAnswer::Later => false,
         }
     }
 
     /// Removes what is kept of the unit. Behind all that was appended before it is first polled.
-    pub(super) async fn remove(&self, hosted: &Hosted) {
+    pub(super) async fn remove(&self, hosted: &Hosted) -> Result<(), StoreError> {
         match self.store.remove(key(hosted.unit)).await {
-            Ok(()) | Err(StoreError::NoSuchKey) => {}
-            Err(error) => warn!(unit = %hosted.unit, %error, "what is left of a unit can't be removed"),
+            Ok(()) | Err(StoreError::NoSuchKey) => Ok(()),
+            Err(error) => {
+                warn!(unit = %hosted.unit, %error, "what is left of a unit can't be removed");
+                Err(error)
+            }
         }
     }
 
@@ -291,7 +304,8 @@ impl Host {
             warn!(unit = %hosted.unit, "forgot a unit that its origin has not asked for");
             self.abandon(hosted.unit, hosted.with(|machine| machine.offer()));
             hosted.stop.cancel();
-            self.remove(&hosted).await;
+            // What stays is found, and forgotten, in the next life.
+            let _stays = self.remove(&hosted).await;
         }
     }
 

@@ -27,7 +27,7 @@ use super::retention::Shelf;
 use super::rows::{EndedUnit, Names, wants};
 use crate::config::WorkSettings;
 use crate::mesh::MeshHandle;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::unit::report::{ReleaseReport, WorkReport};
 use crate::unit::units::Units;
 
@@ -192,8 +192,12 @@ impl Work {
     pub(super) fn discard(self: &Arc<Self>, unit: UnitId) {
         let work = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = work.store.remove(key(unit)).await {
+            while let Err(error) = work.store.remove(key(unit)).await {
                 warn!(%unit, %error, "the payload of a unit that was given up can't be removed");
+                if matches!(error, StoreError::Closed) {
+                    break;
+                }
+                tokio::time::sleep(REMOVAL).await;
             }
             work.drop_unstored(unit);
         });
@@ -501,6 +505,8 @@ const MAX_QUESTIONS: usize = 512;
 /// Rows that are looked at without giving way to others.
 const LOOK_ROWS: usize = 1000;
 
+/// How long a removal that failed is left alone.
+const REMOVAL: Duration = Duration::from_secs(1);
 /// How long a second submission of a unit waits for the first.
 const STORING: Duration = Duration::from_secs(10);
 /// How long a cancellation waits for its end to be on the disk.

@@ -81,8 +81,8 @@ impl DurableExecutor {
         }
     }
 
-    /// A unit as the journal of an earlier life tells of it, at `now_ms`, with what was counted of the responses that are kept; for one that
-    /// has its end they need not be counted. One that may have run and has no end gets one. `None`: the records are not those of a unit.
+    /// A unit as the journal of an earlier life tells of it, at `now_ms`, with what was counted of the responses that are kept. One
+    /// that may have run and has no end gets one. `None`: the records are not those of a unit.
     pub fn recover(
         records: impl IntoIterator<Item = ExecutorRecord>,
         kept: ResponseTally,
@@ -118,9 +118,8 @@ impl DurableExecutor {
                 }
             }
         }
-        // An end that tells of other responses than those that are kept is none; the origin finds out if they were not counted.
-        let counted = unit.tally.responses() > 0;
-        if counted && unit.end.as_ref().is_some_and(|eof| !unit.has_sent(eof)) {
+        // An end that tells of other responses than those that are kept is none.
+        if unit.end.as_ref().is_some_and(|eof| !unit.has_sent(eof)) {
             unit.end = None;
             unit.phase = ExecutorPhase::Started;
         }

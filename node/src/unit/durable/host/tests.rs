@@ -12,9 +12,18 @@ use workmesh_proto::wire::unit::{Eof, Submit};
 use super::*;
 use crate::exec::tests::workers::{self, Gate, Go};
 use crate::exec::{ExecSettings, Registry};
+use crate::store::faulty::{Fault, Faulty, Op};
 use crate::store::{Entry, Found, StoreSettings, Stream, Sync};
 
 const LIFE: Incarnation = Incarnation(7);
+/// What the host reads of a kept payload at once.
+const READ_BYTES: usize = 256 * 1024;
+/// The next write fails.
+const NO_WRITE: Fault = Fault::Fail {
+    op: Op::Write,
+    nth: 0,
+    times: 1,
+};
 
 struct Rig {
     host: Arc<Host>,
@@ -27,23 +36,41 @@ fn rig() -> Rig {
 
 fn rig_with(change: impl FnOnce(&mut ExecSettings), work: WorkSettings) -> Rig {
     let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(&dir);
+    rig_over(store, dir, change, work)
+}
+
+/// One whose disk can fail.
+fn rig_on(disk: &Faulty) -> Rig {
+    let (store, _) = Store::open_faulty(disk, settings()).unwrap();
+    rig_over(
+        store,
+        tempfile::tempdir().unwrap(),
+        |_| {},
+        WorkSettings::default(),
+    )
+}
+
+fn rig_over(store: Store, dir: TempDir, change: impl FnOnce(&mut ExecSettings), work: WorkSettings) -> Rig {
     let node = NodeId::parse("here").unwrap();
     let mut settings = ExecSettings::new(node.clone(), 1, dir.path().join("spool"));
     settings.stop_grace = Duration::ZERO;
     change(&mut settings);
     let registry = Registry::from_entries(workers::all()).unwrap();
     let executor = Executor::new(registry, settings).unwrap();
-    let (store, _) = open(&dir);
     let host = Host::new(node, LIFE, executor, store, work);
     Rig { host, dir }
 }
 
-fn open(dir: &TempDir) -> (Store, Vec<Found>) {
-    let settings = StoreSettings {
+fn settings() -> StoreSettings {
+    StoreSettings {
         reserve_bytes: 0,
         ..StoreSettings::default()
-    };
-    Store::open(&dir.path().join("store"), settings).unwrap()
+    }
+}
+
+fn open(dir: &TempDir) -> (Store, Vec<Found>) {
+    Store::open(&dir.path().join("store"), settings()).unwrap()
 }
 
 fn submit(directive: &str, payload_bytes: usize) -> Submit {
@@ -161,13 +188,17 @@ impl Rig {
         self.open(FrameType::Resume, &resume).await
     }
 
-    async fn release(&self, submit: &Submit) {
+    async fn ask_to_release(&self, submit: &Submit) -> Talk {
         let release = Release {
             unit: submit.unit,
             number: submit.offer.unwrap().number,
             outcome: Kind::Cancelled.outcome(),
         };
-        let mut talk = self.open(FrameType::Release, &release).await;
+        self.open(FrameType::Release, &release).await
+    }
+
+    async fn release(&self, submit: &Submit) {
+        let mut talk = self.ask_to_release(submit).await;
         talk.hear_until(FrameType::Released).await;
     }
 
@@ -275,6 +306,49 @@ async fn a_unit_begins_with_its_own_payload_alone() {
     let said = rig.run(&unit, &payload).await;
     assert_eq!(said.end(), Some(Kind::Ok));
     assert!(said.bytes == payload, "{} bytes", said.bytes.len());
+}
+
+#[tokio::test]
+async fn nothing_is_kept_behind_a_payload_that_cannot_be_removed() {
+    let disk = Faulty::new();
+    let rig = rig_on(&disk);
+    // Read back in whole pieces, another payload before it would go unnoticed.
+    let payload = vec![b'b'; READ_BYTES + 1000];
+    let unit = submit("echo:buffer", payload.len());
+    let left = vec![Entry::Data(Stream::Payload, Bytes::from(vec![b'a'; 100_000]))];
+    let stored = rig.host.store.append(key(unit.unit), left, Sync::Written);
+    stored.await.unwrap();
+    disk.fault(NO_WRITE);
+    let mut talk = rig.offer(&unit).await;
+    talk.send(&payload[..READ_BYTES]).await;
+    talk.send(&payload[READ_BYTES..]).await;
+    let said = talk.end().await;
+    assert_eq!((said.refused, said.bytes.len()), (Some(Kind::NoSpace), 0));
+    let said = rig.run(&unit, &payload).await;
+    assert_eq!(said.end(), Some(Kind::Ok));
+    assert!(said.bytes == payload);
+}
+
+#[tokio::test]
+async fn a_unit_is_released_once_it_is_removed() {
+    let disk = Faulty::new();
+    let rig = rig_on(&disk);
+    let unit = submit("echo:buffer", 3);
+    assert_eq!(rig.run(&unit, b"123").await.end(), Some(Kind::Ok));
+    disk.fault(NO_WRITE);
+    let said = rig.ask_to_release(&unit).await.hear().await;
+    assert_eq!((said.frames, rig.host.count()), (vec![], 1));
+    let next = Submit {
+        offer: Some(Offer {
+            number: 2,
+            life: LIFE,
+        }),
+        ..unit.clone()
+    };
+    assert_eq!(rig.run(&next, b"123").await.refused, Some(Kind::Busy));
+    rig.release(&unit).await;
+    assert_eq!((rig.host.count(), rig.host.store.usage().keys), (0, 0));
+    assert_eq!(rig.run(&next, b"123").await.bytes, b"123");
 }
 
 #[tokio::test]

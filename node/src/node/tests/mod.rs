@@ -1,0 +1,6 @@
+//! Whole nodes within the process, over disks that fail when they are told to.
+
+mod workers;
+mod site;
+mod trial;
+mod faults;
