@@ -69,6 +69,8 @@ struct World {
     budget: Option<u64>,
     /// Whether what a failed sync dropped can't be read any more either.
     forgetful: bool,
+    /// How often the power was lost.
+    boots: u64,
 }
 
 /// The disk; clones are the same one.
@@ -149,6 +151,7 @@ impl Faulty {
         let world = World {
             synced_names: names.clone(),
             names,
+            boots: world.boots + u64::from(crash != Crash::Written),
             ..World::default()
         };
         Self {
@@ -170,6 +173,7 @@ impl Faulty {
         let world = World {
             names,
             synced_names,
+            boots: world.boots,
             ..World::default()
         };
         Self {
@@ -325,6 +329,10 @@ impl Files for Faulty {
             .collect();
         world.synced_names.extend(inside);
         Ok(())
+    }
+
+    fn boot(&self) -> Option<String> {
+        Some(self.world.lock().boots.to_string())
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

@@ -9,6 +9,7 @@ use workmesh_proto::unit::durable::{
 use workmesh_proto::wire::durable::Offer;
 use workmesh_proto::{Incarnation, NodeId};
 
+use crate::executor::Executor;
 use crate::ledger;
 use crate::log::{Crash, Level, Log, LogEntry};
 use crate::net::Ask;
@@ -216,7 +217,10 @@ impl World {
                 executor,
                 offer,
             } => {
+                let of_now = |node: &Executor| node.name == executor && Incarnation(node.life) == offer.life;
+                let late = !self.executors.iter().any(of_now);
                 self.ledger.units[unit].offered = true;
+                self.ledger.units[unit].in_doubt |= late;
                 let known = self.has_record(unit, |record| {
                     matches!(record, OriginRecord::Offered { offer: o, executor: e, .. } if *o == offer && *e == executor)
                 });

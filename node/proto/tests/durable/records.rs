@@ -171,9 +171,10 @@ proptest! {
     fn an_executor_goes_on_from_any_records(
         records in prop::collection::vec(executor_record(), 0..8),
         kept in kept(),
+        begun in any::<bool>(),
     ) {
         let begins = matches!(records.first(), Some(ExecutorRecord::Taken { .. }));
-        let unit = DurableExecutor::recover(records, kept, 5);
+        let unit = DurableExecutor::recover(records, kept, |_| begun, 5);
         prop_assert_eq!(unit.is_some(), begins);
         if let Some(mut unit) = unit {
             prop_assert!(unit.end_of().is_some() != unit.returned().is_some());

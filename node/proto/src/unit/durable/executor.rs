@@ -82,10 +82,13 @@ impl DurableExecutor {
     }
 
     /// A unit as the journal of an earlier life tells of it, at `now_ms`, with what was counted of the responses that are kept; for one that
-    /// has its end they need not be counted. One that may have run and has no end gets one. `None`: the records are not those of a unit.
+    /// has its end they need not be counted. `may_have_begun` is asked of a unit that was taken under this offer, and of which no record says that
+    /// it has begun. One that may have run and has no end gets one; one that has certainly not begun goes back. `None`: the records are not those
+    /// of a unit.
     pub fn recover(
         records: impl IntoIterator<Item = ExecutorRecord>,
         kept: ResponseTally,
+        may_have_begun: impl FnOnce(Offer) -> bool,
         now_ms: u64,
     ) -> Option<Self> {
         let mut records = records.into_iter();
@@ -124,12 +127,15 @@ impl DurableExecutor {
             unit.end = None;
             unit.phase = ExecutorPhase::Started;
         }
-        // That it was not started can't be known for sure: the word of it may be what was lost.
-        if matches!(unit.phase, ExecutorPhase::Taken | ExecutorPhase::Started) {
-            unit.end(
-                Eof::without_responses(Kind::NodeLost, "the executor stopped while it had the unit"),
-                now_ms,
-            );
+        match unit.phase {
+            ExecutorPhase::Taken if !counted && !may_have_begun(unit.offer) => {
+                unit.go_back("the executor stopped before the unit had begun", now_ms);
+            }
+            ExecutorPhase::Taken | ExecutorPhase::Started => {
+                let why = "the executor stopped while it had the unit";
+                unit.end(Eof::without_responses(Kind::NodeLost, why), now_ms);
+            }
+            ExecutorPhase::Arriving | ExecutorPhase::Ended | ExecutorPhase::Returned => {}
         }
         Some(unit)
     }
@@ -286,6 +292,12 @@ impl DurableExecutor {
         if self.forgotten || self.phase != ExecutorPhase::Taken {
             return false;
         }
+        self.go_back(message, now_ms);
+        self.effects.push_back(ExecutorEffect::Stop);
+        true
+    }
+
+    fn go_back(&mut self, message: &str, now_ms: u64) {
         self.phase = ExecutorPhase::Returned;
         self.ended_ms = Some(now_ms);
         self.returned = Some(message.to_owned());
@@ -293,8 +305,6 @@ impl DurableExecutor {
             message: message.to_owned(),
             at_ms: now_ms,
         }]);
-        self.effects.push_back(ExecutorEffect::Stop);
-        true
     }
 
     /// The origin has all up to `position` on its disk. It is kept nevertheless: an origin that restarts while it compares a second run
