@@ -115,7 +115,7 @@ fn a_unit_that_is_out_of_reach_ends_here_at_once_and_there_after_the_reconnectio
     proxy.cut();
     wait_until("A has no way to E", || mesh.next_hop("A", "E").is_none());
     let report = cancel(&mesh, &task);
-    assert_eq!(report["released"], false, "{report}");
+    assert_eq!(report["executor_released"], false, "{report}");
     let done = follower.finish();
     assert_eq!(
         (done.status, &only_end(&done)["outcome"]),
