@@ -24,6 +24,8 @@ pub(crate) struct Account {
     /// Its submitter was told how it ended.
     pub(crate) ended: Option<Eof>,
     pub(crate) offered: bool,
+    /// Somebody was told that nobody sees it any more.
+    pub(crate) forgotten: bool,
     /// It may have begun for all that executors know: one was killed twice, or as it was about to
     /// begin, or it was offered to an earlier life.
     pub(crate) in_doubt: bool,
@@ -65,6 +67,13 @@ impl Ledger {
             return Err(format!("unit {unit} runs though it was never offered"));
         }
         Ok(runs)
+    }
+
+    /// Nobody is to see the unit any more.
+    pub(crate) fn forget(&mut self, unit: usize) {
+        if !std::mem::replace(&mut self.units[unit].forgotten, true) {
+            self.see("forgotten while its executor was owed the word");
+        }
     }
 
     /// An executor is killed.

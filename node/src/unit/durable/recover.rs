@@ -81,6 +81,10 @@ async fn take_origin(work: &Arc<Work>, found: Found) -> Result<Option<Drive>, St
         unread = unread.or(damage);
     }
     let settled = over && history.debts().next().is_none();
+    if settled && history.is_forgotten() {
+        forget(&work.store, found.key).await;
+        return Ok(None);
+    }
     let mut machine = DurableOrigin::recover(history, kept, work.timings(), now_ms());
     if let Some(why) = unread.filter(|_| !over) {
         error!(%unit, error = why, "the records of a durable unit are damaged; it ends");

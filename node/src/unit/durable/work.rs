@@ -326,12 +326,10 @@ impl Work {
         if active.is_forgotten() {
             let (work, unit) = (self.clone(), active.unit);
             self.tasks.spawn(async move { work.remove(unit).await });
-            return;
+        } else if let Some(ended) = EndedUnit::of(active, &self.names) {
+            self.table.lock().end(ended);
         }
-        let Some(ended) = EndedUnit::of(active, &self.names) else {
-            return;
-        };
-        self.table.lock().end(ended);
+        active.settle();
     }
 
     // being asked
@@ -483,12 +481,19 @@ impl Work {
         Some(overdue)
     }
 
-    /// Forgets an ended unit. One whose executor has not heard of the end is out of sight at once, and goes when it has.
+    /// Forgets an ended unit. One whose executor has not heard of the end is out of sight at once and for good, and goes when it has.
     /// `false`: the disk does not let us.
     pub(super) async fn forget(&self, unit: UnitId) -> bool {
         if let Some(Entry::Active(active)) = self.find(unit) {
             active.forget();
-            return true;
+            let mut state = active.watch();
+            let known = state.wait_for(|state| state.history.is_forgotten() || state.settled);
+            let known = matches!(tokio::time::timeout(CANCEL, known).await, Ok(Ok(_)));
+            // It may have settled just before it was told.
+            return match self.find(unit) {
+                Some(Entry::Ended(_)) => self.remove(unit).await,
+                _ => known,
+            };
         }
         self.remove(unit).await
     }
@@ -558,7 +563,7 @@ const LOOK_ROWS: usize = 1000;
 
 /// How long a second submission of a unit waits for the first.
 const STORING: Duration = Duration::from_secs(10);
-/// How long a cancellation waits for its end to be on the disk.
+/// How long a cancellation or a release waits for its record to be on the disk.
 const CANCEL: Duration = Duration::from_secs(5);
 
 /// The answer about a unit that is not here.
