@@ -269,7 +269,7 @@ mod tests {
         }
         for length in 1..whole.len() {
             disk.set_content(NAME, whole[..length].to_vec());
-            let cut_between = length >= HEAD_BYTES && (length - HEAD_BYTES) % CELL_BYTES == 0;
+            let cut_between = length >= HEAD_BYTES && (length - HEAD_BYTES).is_multiple_of(CELL_BYTES);
             assert_eq!(unbegun(&disk).is_empty(), !cut_between, "{length} bytes");
         }
     }

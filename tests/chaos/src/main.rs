@@ -263,7 +263,7 @@ fn roll(mesh: &Mesh, settings: &Settings, rate: u32, start: &[Footprint]) -> Res
         .into_iter()
         .map(|served| (served.unit, served.seen))
         .unzip();
-    let sample = |unit: &Unit| unit.id.as_u128() % RESULTS_ONE_IN == 0;
+    let sample = |unit: &Unit| unit.id.as_u128().is_multiple_of(RESULTS_ONE_IN);
     verdict.judge_units(mesh, &units, &seen, &reports, sample)?;
     verdict.add(ledger.wrong());
     release_all(mesh, &mut verdict);

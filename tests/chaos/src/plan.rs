@@ -424,7 +424,7 @@ mod tests {
             for start in 0..10 {
                 let within = times
                     .iter()
-                    .filter(|at| (second * start..second * (start + 1)).contains(at));
+                    .filter(|&at| (second * start..second * (start + 1)).contains(at));
                 assert_eq!(within.count(), rate as usize);
             }
         }
