@@ -6,19 +6,21 @@
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
 
     /// How long an allocator may take until it gives back what nobody uses.
     const PATIENCE: Duration = Duration::from_secs(120);
 
+    #[cfg(target_os = "linux")]
     fn resident_bytes() -> u64 {
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
         let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
         pages * rustix::param::page_size() as u64
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn memory_that_is_free_goes_back_to_the_system() {
         let pieces: Vec<Vec<u8>> = (0..400_000).map(|_| vec![1; 500]).collect();

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{info, warn};
 use workmesh_proto::mesh::{MeshConfig, Timings};
+use workmesh_proto::unit::durable::EarlierStarts;
 use workmesh_proto::wire::query::Fault;
 use workmesh_proto::wire::unit::{Eof, Kind};
 use workmesh_proto::{Cost, Incarnation, NodeId, UnitId};
@@ -471,24 +472,33 @@ async fn start_work(
     tasks: &mut JoinSet<()>,
 ) -> Result<Arc<Work>, NodeError> {
     let store_settings = StoreSettings::within(settings.work.quota, settings.work.reserve);
-    let opening = tokio::task::spawn_blocking(move || open(store_settings));
-    let (store, found) = opening
+    let opening = tokio::task::spawn_blocking(move || {
+        let (store, found) = open(store_settings)?;
+        let starts = store.starts(life.0);
+        Ok::<_, StoreError>((store, found, starts))
+    });
+    let (store, found, (starts, noted)) = opening
         .await
         .map_err(|error| NodeError::Store(error.to_string()))?
         .map_err(|error| NodeError::Store(error.to_string()))?;
     if let Err(error) = store.admit(0) {
         warn!(%error, "new durable units are refused");
     }
+    let earlier = noted.map_or_else(EarlierStarts::unknown, |noted| {
+        EarlierStarts::of(Incarnation(noted.life), noted.begun)
+    });
     let executor = units.executor.clone();
     let host = Host::new(
         units.node.clone(),
         life,
         executor,
         store.clone(),
+        starts,
+        earlier.clone(),
         settings.work.clone(),
     );
     let work = Work::new(units.clone(), host.clone(), store.clone(), settings.work.clone());
-    durable::recover(&work, &host, found).await;
+    durable::recover(&work, &host, found, &earlier).await;
     units.host_durable(host.clone());
     tasks.spawn(store.attend());
     tasks.spawn(work.clone().watch_reach(units.mesh.clone()));

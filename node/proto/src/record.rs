@@ -127,6 +127,11 @@ pub enum OriginRecord {
         /// Which.
         executor: NodeId,
     },
+    /// Nobody is to see the ended unit any more: it goes once its executors know of the end.
+    Forgotten {
+        /// Milliseconds since 1970.
+        at_ms: u64,
+    },
 }
 
 /// A record of a unit at its executor.

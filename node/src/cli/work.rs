@@ -104,7 +104,7 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "unit": Uuid::from_u128(number), "directive": "echo:bytes", "state": "running", "executor": "nodeB",
             "attempt": 1, "submitted": "2026-01-01T00:00:00Z", "payload_bytes": 2048, "responses": 1, "bytes": 10,
-            "idempotent": false, "cancel_requested": false, "released": false,
+            "idempotent": false, "cancel_requested": false, "executor_released": false,
         }))
         .unwrap()
     }

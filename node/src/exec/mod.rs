@@ -22,6 +22,7 @@ mod unit;
 mod wakeups;
 
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ pub(crate) use report::{ActiveUnit, Counters, LoadFigures};
 pub(crate) use settings::ExecSettings;
 pub(crate) use spool::SpoolError;
 
-use pool::Pool;
+use pool::{NoteStart, Pool};
 use unit::Unit;
 
 /// The executor. Clones are handles to one pool; with the last of them the units end and the threads go.
@@ -63,7 +64,7 @@ pub(crate) enum ExecError {
     Spool(#[from] SpoolError),
     /// The first thread.
     #[error("can't start a worker thread: {0}")]
-    Thread(std::io::Error),
+    Thread(io::Error),
 }
 
 /// An admitted unit: it runs or waits. Its three parts may live in different tasks.
@@ -143,6 +144,13 @@ impl Executor {
     /// call of its own; the task is to be spawned on the runtime that reads the units' outputs.
     pub(crate) async fn attend(self) {
         self.owner.pool.wakeups.attend().await;
+    }
+
+    /// Has `note` called on the worker's thread before a durable unit begins, from here on. If it fails the unit does not begin, and
+    /// ends as [`Kind::Draining`]. The first call counts.
+    pub(crate) fn note_starts(&self, note: impl Fn(UnitId) -> io::Result<()> + Send + Sync + 'static) {
+        // Somebody else's stays.
+        let _second = self.owner.pool.starts.set(NoteStart(Box::new(note)));
     }
 
     /// The workers.

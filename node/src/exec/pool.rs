@@ -7,9 +7,10 @@ mod threads;
 mod stuck;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -37,6 +38,8 @@ pub(super) struct Pool {
     pub(super) meters: Meters,
     /// From the workers' threads to the runtime.
     pub(super) wakeups: Wakeups,
+    /// Is told of each durable unit before it begins.
+    pub(super) starts: OnceLock<NoteStart>,
     /// By the worker's position in the registry.
     paces: Vec<Pace>,
     waiting_payload: Arc<Budget>,
@@ -92,6 +95,15 @@ struct Drain {
     stopped: usize,
 }
 
+/// Notes that a unit begins.
+pub(super) struct NoteStart(pub(super) Box<dyn Fn(UnitId) -> io::Result<()> + Send + Sync>);
+
+impl fmt::Debug for NoteStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NoteStart")
+    }
+}
+
 impl Pool {
     /// A pool with its first thread, so that there is always one; the others start when they are needed.
     pub(super) fn start(registry: Registry, settings: ExecSettings) -> io::Result<Arc<Self>> {
@@ -130,6 +142,7 @@ impl Pool {
             settings,
             meters: Meters::default(),
             wakeups: Wakeups::default(),
+            starts: OnceLock::new(),
             paces,
             waiting_payload,
             state: Mutex::new(state),

@@ -11,7 +11,7 @@ use workmesh_proto::wire::unit::Kind;
 
 use super::output::Sink;
 use super::payload::{self, PayloadReader};
-use super::pool::Pool;
+use super::pool::{NoteStart, Pool};
 use super::spool::{self, StoreError};
 use super::unit::{Request, Unit};
 
@@ -35,6 +35,14 @@ impl Verdict {
 pub(super) fn run(pool: &Arc<Pool>, unit: &Arc<Unit>) -> Verdict {
     if unit.deadline.is_some_and(|at| at <= Instant::now()) {
         return Verdict::new(Kind::Expired, EXPIRED);
+    }
+    if let Some(NoteStart(note)) = pool.starts.get().filter(|_| unit.durable)
+        && let Err(error) = note(unit.id)
+    {
+        return Verdict::new(
+            Kind::Draining,
+            format!("can't note that the unit begins: {error}"),
+        );
     }
     let Some(request) = unit.start() else {
         return Verdict::new(Kind::Cancelled, "ended before it began");

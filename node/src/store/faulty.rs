@@ -80,6 +80,8 @@ struct World {
     descriptors: Option<usize>,
     /// Whether what a failed sync dropped can't be read any more either.
     forgetful: bool,
+    /// How often the power was lost.
+    boots: u64,
 }
 
 /// The disk; clones are the same one.
@@ -186,6 +188,7 @@ impl Faulty {
         let world = World {
             names,
             synced_names,
+            boots: world.boots,
             ..World::default()
         };
         Self {
@@ -297,6 +300,7 @@ impl World {
         let world = Self {
             synced_names: names.clone(),
             names,
+            boots: self.boots + u64::from(crash != Crash::Written),
             ..Self::default()
         };
         Faulty {
@@ -432,6 +436,10 @@ impl Files for Faulty {
             .collect();
         world.synced_names.extend(inside);
         Ok(())
+    }
+
+    fn boot(&self) -> Option<String> {
+        Some(self.world.lock().boots.to_string())
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

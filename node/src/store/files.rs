@@ -29,6 +29,8 @@ pub(super) trait Files: Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes the names of a folder survive the loss of power. Opens nothing if the folder was made through here.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
+    /// Names the run of the system: while it is the same, what was written is there, synced or not. `None`: can't be known.
+    fn boot(&self) -> Option<String>;
     /// What this process may still write to the disk.
     fn free_bytes(&self) -> io::Result<u64>;
     /// How many files this process may have open, if there is a limit.
@@ -186,6 +188,11 @@ impl Files for Disk {
 
     fn descriptors(&self) -> Option<u64> {
         rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+    }
+
+    fn boot(&self) -> Option<String> {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(boot.trim().to_owned()).filter(|boot| !boot.is_empty())
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

@@ -34,6 +34,7 @@ mod compact;
 mod gather;
 mod recover;
 mod reader;
+mod starts;
 
 use std::fs::TryLockError;
 use std::path::Path;
@@ -49,6 +50,7 @@ pub(crate) use error::StoreError;
 pub(crate) use key::{Entry, Found, Key, Role, Stream, Sync, Usage};
 pub(crate) use queue::Pending;
 pub(crate) use settings::StoreSettings;
+pub(crate) use starts::{Noted, Starts};
 
 use data::{DATA, DataFiles};
 use files::{Disk, Files};
@@ -233,6 +235,11 @@ impl Store {
     /// append. Nothing needs it but speed.
     pub(crate) async fn attend(self) {
         self.handle.shared.queue.attend().await;
+    }
+
+    /// Where this `life` of the node notes which units begin, and what the one before has noted. Once for each life; blocks.
+    pub(crate) fn starts(&self, life: u64) -> (Starts, Option<Noted>) {
+        Starts::open(Arc::clone(&self.handle.shared.files), life)
     }
 
     /// How much is stored, and what was done since the store was opened.

@@ -242,8 +242,8 @@ pub struct WorkReport {
     pub idempotent: bool,
     /// Whether somebody has asked to cancel it.
     pub cancel_requested: bool,
-    /// Whether its executor was told that it may forget the unit, or there is none to tell.
-    pub released: bool,
+    /// Whether its executor knows of the end and keeps nothing of the unit any more, never had it, or is gone for good. The unit itself stays at its origin.
+    pub executor_released: bool,
     /// What happened to it, in order; only in the answer about a single unit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<WorkEvent>,

@@ -67,7 +67,7 @@ impl Report {
             executor: row["executor"].as_str().map(str::to_owned),
             attempt: row["attempt"].as_u64().unwrap_or_default(),
             responses: row["responses"].as_u64().unwrap_or_default(),
-            released: row["released"].as_bool().unwrap_or_default(),
+            released: row["executor_released"].as_bool().unwrap_or_default(),
             idempotent: row["idempotent"].as_bool().unwrap_or_default(),
             life: time("submitted").zip(time("ended")),
         })

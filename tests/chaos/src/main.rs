@@ -1,7 +1,7 @@
 //! The proof for durable units at the level of processes: a mesh of real nodes under a load of units and a schedule of faults,
 //! both made from a seed, and at the end a verdict on every unit that was taken.
 //!
-//! `plan` says what happens, `load` and `faults` make it happen to `mesh`, `ledger` watches, `judge` and `verdict` judge.
+//! `plan` says what happens, `load` and `faults`, or `rolling`, make it happen to `mesh`, `ledger` watches, `judge` and `verdict` judge.
 
 #![expect(clippy::print_stdout, reason = "a program for the command line")]
 
@@ -13,6 +13,7 @@ mod interrupt;
 mod faults;
 mod stream;
 mod load;
+mod rolling;
 mod judge;
 mod ledger;
 mod footprint;
@@ -20,18 +21,20 @@ mod verdict;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use jiff::SignedDuration;
 
 use crate::footprint::Footprint;
 use crate::ledger::Ledger;
 use crate::load::Load;
 use crate::mesh::Mesh;
-use crate::plan::{Plan, Settings, Ways, name};
+use crate::plan::{Plan, Settings, Unit, Ways, name};
+use crate::rolling::Rate;
 use crate::verdict::Verdict;
 
 /// How long the mesh may take to end all units once it is whole again.
@@ -39,12 +42,16 @@ const SETTLE: Duration = Duration::from_secs(300);
 /// Length of the payloads that each node has seen before its footprint is taken.
 const WARM_UP_BYTES: usize = 1024 * 1024;
 
+/// Of the units of a rolling restart the results of one in so many are read again from their origin.
+const RESULTS_ONE_IN: u128 = 64;
+
 const HELP: &str = "\
 Examples:
   workmesh-chaos                               a minute, with a seed of its own
   workmesh-chaos --seed 42 --duration 30m      the run of seed 42: the same units and faults each time
   workmesh-chaos --seed 42 --plan              what that run does, and when; runs nothing
   workmesh-chaos --no-durable --duration 5m    only units that are not durable
+  workmesh-chaos --schedule rolling --rate 200 an upgrade of all nodes under 200 durable units a second
   workmesh-chaos --keep                        leave the directory of the run: logs, runs, data directories
 
 The nodes run chaos-node, which is built with this program: cargo build -p workmesh-chaos
@@ -67,6 +74,12 @@ struct Args {
     /// How long load and faults last, as in 45s or 30m
     #[arg(long, default_value = "1m", value_parser = duration)]
     duration: Duration,
+    /// What happens to the nodes while units come
+    #[arg(long, value_enum, default_value_t = Schedule::Faults)]
+    schedule: Schedule,
+    /// Durable units that are submitted each second of a rolling restart
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
     /// How many nodes there are
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u8).range(3..=16))]
     nodes: u8,
@@ -82,6 +95,16 @@ struct Args {
     /// Print what would happen, and run nothing
     #[arg(long)]
     plan: bool,
+}
+
+/// What happens to the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Schedule {
+    /// Faults of every kind, from the seed, under a load of every kind
+    Faults,
+    /// Each node is stopped in order and started again, one after the other, under a steady load of small durable units; lasts at least
+    /// --duration
+    Rolling,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -103,33 +126,39 @@ fn main() -> Result<ExitCode> {
             _ => Ways::Mixed,
         },
     };
-    let plan = Plan::new(settings);
     if args.plan {
-        println!("{plan}");
+        println!("{}", Plan::new(settings));
         return Ok(ExitCode::SUCCESS);
     }
     interrupt::watch()?;
     println!("seed {}", settings.seed);
-    let outcome = run(&plan, args.keep);
+    let outcome = match args.schedule {
+        Schedule::Faults => {
+            let plan = Plan::new(settings);
+            run(settings.nodes, args.keep, |mesh, start| {
+                torment(mesh, &plan, start)
+            })
+        }
+        Schedule::Rolling => run(settings.nodes, args.keep, |mesh, start| {
+            roll(mesh, &settings, args.rate, start)
+        }),
+    };
     println!("seed {}", settings.seed);
     outcome
 }
 
-fn run(plan: &Plan, keep: bool) -> Result<ExitCode> {
-    let mut mesh = Mesh::start(plan.settings.nodes, &node_program()?);
+fn run(
+    nodes: usize,
+    keep: bool,
+    happen: impl FnOnce(&Mesh, &[Footprint]) -> Result<Verdict>,
+) -> Result<ExitCode> {
+    let mut mesh = Mesh::start(nodes, &node_program()?);
     if keep {
         mesh.keep_dir();
     }
     warm_up(&mesh)?;
     let start = footprints(&mesh)?;
-    println!(
-        "{} nodes, {} units and {} faults in {}",
-        mesh.nodes(),
-        plan.units.len(),
-        plan.faults.len(),
-        plan::Seconds(plan.settings.duration),
-    );
-    let verdict = torment(&mesh, plan, &start)?;
+    let verdict = happen(&mesh, &start)?;
     if interrupt::stopped() {
         return Ok(ExitCode::from(interrupt::STATUS));
     }
@@ -148,6 +177,13 @@ fn run(plan: &Plan, keep: bool) -> Result<ExitCode> {
 
 /// Load and faults, the healing, and the judgement.
 fn torment(mesh: &Mesh, plan: &Plan, start: &[Footprint]) -> Result<Verdict> {
+    println!(
+        "{} nodes, {} units and {} faults in {}",
+        mesh.nodes(),
+        plan.units.len(),
+        plan.faults.len(),
+        plan::Seconds(plan.settings.duration),
+    );
     let durable = plan.settings.ways != Ways::Plain;
     let (load, ledger) = (Load::new(mesh, &plan.units), Ledger::default());
     let mut verdict = Verdict::default();
@@ -176,9 +212,68 @@ fn torment(mesh: &Mesh, plan: &Plan, start: &[Footprint]) -> Result<Verdict> {
         false => Vec::new(),
     };
     println!("judging {} units", plan.units.len());
-    verdict.judge_units(mesh, plan, &load.into_seen(), &reports)?;
+    verdict.judge_units(mesh, &plan.units, &load.into_seen(), &reports, |_| true)?;
     verdict.add(ledger.wrong());
-    for node in (0..mesh.nodes()).filter(|_| durable) {
+    if durable {
+        release_all(mesh, &mut verdict);
+    }
+    verdict.judge_nodes(mesh, start)?;
+    Ok(verdict)
+}
+
+/// The restarts of all nodes under a steady load, and the judgement.
+fn roll(mesh: &Mesh, settings: &Settings, rate: u32, start: &[Footprint]) -> Result<Verdict> {
+    println!(
+        "{} nodes, restarted in turn under {rate} durable units a second",
+        mesh.nodes()
+    );
+    let (over, ledger) = (AtomicBool::new(false), Ledger::default());
+    let mut verdict = Verdict::default();
+    let served = thread::scope(|scope| {
+        let until = Instant::now() + settings.duration;
+        let watcher = scope.spawn(|| ledger.follow(mesh));
+        let restarts = rolling::restart_all(scope, mesh, until, &over);
+        let served = rolling::load(mesh, settings, rate, &over);
+        verdict.add(joined("restarts", [restarts]));
+        ledger.end();
+        verdict.add(joined("ledger", [watcher]));
+        served
+    })?;
+    if interrupt::stopped() {
+        return Ok(verdict);
+    }
+    println!("{}", Rate::of(&served));
+    mesh.wait_until_whole();
+    let reports = ledger.settle(mesh, SETTLE);
+    println!("judging {} units", served.len());
+    verdict.add(
+        served
+            .iter()
+            .filter(|served| !served.seen.stored)
+            .map(|served| format!("unit {} was taken by nobody", served.unit)),
+    );
+    let not_well = reports
+        .iter()
+        .flatten()
+        .filter(|report| report.outcome != "succeeded");
+    verdict.add(
+        not_well.map(|report| format!("unit {} is {} in a rolling restart", report.unit, report.outcome)),
+    );
+    let (units, seen): (Vec<_>, Vec<_>) = served
+        .into_iter()
+        .map(|served| (served.unit, served.seen))
+        .unzip();
+    let sample = |unit: &Unit| unit.id.as_u128().is_multiple_of(RESULTS_ONE_IN);
+    verdict.judge_units(mesh, &units, &seen, &reports, sample)?;
+    verdict.add(ledger.wrong());
+    release_all(mesh, &mut verdict);
+    verdict.judge_nodes(mesh, start)?;
+    Ok(verdict)
+}
+
+/// Has every node forget its units.
+fn release_all(mesh: &Mesh, verdict: &mut Verdict) {
+    for node in 0..mesh.nodes() {
         let done = mesh.run(node, &["work", "release", "--all", "--json"]);
         if done.status != 0 {
             verdict.add([format!(
@@ -188,8 +283,6 @@ fn torment(mesh: &Mesh, plan: &Plan, start: &[Footprint]) -> Result<Verdict> {
             )]);
         }
     }
-    verdict.judge_nodes(mesh, start)?;
-    Ok(verdict)
 }
 
 /// Waits for threads; gives the texts of those that panicked.

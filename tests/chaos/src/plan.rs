@@ -18,6 +18,8 @@ const CALM: Duration = Duration::from_secs(2);
 const LARGE_ONE_IN: u64 = 60;
 const LARGE_BYTES: u64 = 64 * MIB;
 const MIB: u64 = 1024 * 1024;
+/// Deadline of a unit of a steady load that names its node.
+const STEADY_DEADLINE: Duration = Duration::from_secs(100);
 /// Purposes of the seed's generators.
 const LOAD: u64 = 1;
 const FAULTS: u64 = 2;
@@ -161,6 +163,39 @@ fn units(settings: &Settings) -> Vec<Unit> {
     units
 }
 
+/// Small units at an even rate, without end: nothing but their ids, nodes and lengths is left to chance.
+pub(crate) fn steady(settings: &Settings, rate: u32) -> impl Iterator<Item = Unit> {
+    let mut rng = Rng::new(settings.seed, LOAD);
+    let nodes = settings.nodes;
+    (0..).map(move |number: u32| {
+        let to = rng.chance(20).then(|| rng.index(nodes));
+        Unit {
+            at: Duration::from_secs(1) * number / rate,
+            id: id(&mut rng),
+            origin: rng.index(nodes),
+            to,
+            way: Way::Durable,
+            work: Work::Record(Responses {
+                count: 1,
+                bytes: rng.range(1..=512),
+                chunk: 0,
+                sleep_ms: rng.range(0..=20),
+            }),
+            // With one it waits for a node that is away.
+            deadline: to.map(|_| STEADY_DEADLINE),
+            idempotent: false,
+            whim: Whim::None,
+        }
+    })
+}
+
+fn id(rng: &mut Rng) -> Uuid {
+    uuid::Builder::from_u128(u128::from(rng.next()) << 64 | u128::from(rng.next()))
+        .with_variant(uuid::Variant::RFC4122)
+        .with_version(uuid::Version::SortRand)
+        .into_uuid()
+}
+
 fn unit(rng: &mut Rng, settings: &Settings, at: Duration) -> Unit {
     let ways: &[(u64, Way)] = match settings.ways {
         Ways::Mixed => &[(40, Way::Detached), (30, Way::Durable), (30, Way::Plain)],
@@ -182,10 +217,7 @@ fn unit(rng: &mut Rng, settings: &Settings, at: Duration) -> Unit {
     };
     Unit {
         at,
-        id: uuid::Builder::from_u128(u128::from(rng.next()) << 64 | u128::from(rng.next()))
-            .with_variant(uuid::Variant::RFC4122)
-            .with_version(uuid::Version::SortRand)
-            .into_uuid(),
+        id: id(rng),
         origin: rng.index(settings.nodes),
         to: rng.chance(75).then(|| rng.index(settings.nodes)),
         way,
@@ -379,6 +411,28 @@ mod tests {
         let (short, long) = (Plan::new(short), Plan::new(settings(3)));
         assert_eq!(short.units, long.units[..short.units.len()]);
         assert_eq!(short.faults, long.faults[..short.faults.len()]);
+    }
+
+    #[test]
+    fn a_steady_load_has_as_many_units_in_each_second() {
+        let second = Duration::from_secs(1);
+        for rate in [1, 3, 200, 1000] {
+            let times: Vec<_> = steady(&settings(3), rate)
+                .take(10 * rate as usize)
+                .map(|unit| unit.at)
+                .collect();
+            for start in 0..10 {
+                let within = times
+                    .iter()
+                    .filter(|&at| (second * start..second * (start + 1)).contains(at));
+                assert_eq!(within.count(), rate as usize);
+            }
+        }
+        assert!(
+            steady(&settings(3), 9)
+                .take(50)
+                .eq(steady(&settings(3), 9).take(50))
+        );
     }
 
     #[test]

@@ -81,6 +81,11 @@ impl Stream {
                 Err(error) => return self.fault(format!("response {serial} is no base64: {error}")),
             },
         };
+        self.piece(serial, &data, object["partial"].as_bool() != Some(true));
+    }
+
+    /// Takes the next bytes of a response; `last`: it ends with them.
+    pub(crate) fn piece(&mut self, serial: u64, data: &[u8], last: bool) {
         if serial != self.responses + 1 {
             let due = self.responses + 1;
             self.fault(format!("response {serial} where {due} is due"));
@@ -97,7 +102,7 @@ impl Stream {
         } else if expected != data {
             self.fault(format!("response {serial} has wrong bytes"));
         }
-        if object["partial"].as_bool() == Some(true) {
+        if !last {
             self.open = Some((serial, due));
             return;
         }
@@ -109,11 +114,15 @@ impl Stream {
 
     fn eof(&mut self, object: &Value) {
         let word = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
-        let end = End {
+        self.end(End {
             outcome: word("outcome"),
             kind: word("kind"),
             message: word("message"),
-        };
+        });
+    }
+
+    /// Takes the end.
+    pub(crate) fn end(&mut self, end: End) {
         if end.outcome == "succeeded" && (self.responses != self.work.responses() || self.open.is_some()) {
             let due = self.work.responses();
             self.fault(format!("success after {} responses of {due}", self.responses));

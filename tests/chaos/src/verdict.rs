@@ -16,7 +16,7 @@ use crate::interrupt;
 use crate::judge::{Known, Report, judge};
 use crate::load::Seen;
 use crate::mesh::{Mesh, lock};
-use crate::plan::{Plan, Unit, Way, name};
+use crate::plan::{Unit, Way, name};
 use crate::stream::Stream;
 
 /// Commands at once while results are read.
@@ -40,13 +40,14 @@ impl Verdict {
         self.violations.extend(wrong);
     }
 
-    /// Judges every unit by what its clients saw, what the nodes report, and its runs.
+    /// Judges every unit by what its clients saw, what the nodes report, and its runs; of those that are to be `read`, by their results too.
     pub(crate) fn judge_units(
         &mut self,
         mesh: &Mesh,
-        plan: &Plan,
+        units: &[Unit],
         seen: &[Seen],
         reports: &[Vec<Report>],
+        read: impl Fn(&Unit) -> bool + Sync,
     ) -> Result<()> {
         let mut runs: BTreeMap<_, Vec<Run>> = BTreeMap::new();
         for run in Run::read(&mesh.runs_file()).context("read the runs")? {
@@ -62,8 +63,8 @@ impl Verdict {
             })
             .collect();
         let report = |unit: &Unit| reports.get(&(unit.origin, &unit.id.to_string()[..])).copied();
-        let results = read_results(mesh, &plan.units, |unit| report(unit).is_some());
-        for ((unit, seen), results) in plan.units.iter().zip(seen).zip(&results) {
+        let results = read_results(mesh, units, |unit| report(unit).is_some() && read(unit));
+        for ((unit, seen), results) in units.iter().zip(seen).zip(&results) {
             let report = report(unit);
             let executor = report.and_then(|report| report.executor.as_deref());
             let executor =

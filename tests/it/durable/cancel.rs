@@ -115,7 +115,7 @@ fn a_unit_that_is_out_of_reach_ends_here_at_once_and_there_after_the_reconnectio
     proxy.cut();
     wait_until("A has no way to E", || mesh.next_hop("A", "E").is_none());
     let report = cancel(&mesh, &task);
-    assert_eq!(report["released"], false, "{report}");
+    assert_eq!(report["executor_released"], false, "{report}");
     let done = follower.finish();
     assert_eq!(
         (done.status, &only_end(&done)["outcome"]),
@@ -126,4 +126,24 @@ fn a_unit_that_is_out_of_reach_ends_here_at_once_and_there_after_the_reconnectio
     wait_until_idle(&mesh, "E");
     assert_eq!(task.settled(&mesh, "A")["outcome"], "cancelled");
     assert_eq!(task.runs().len(), 1);
+}
+
+#[test]
+fn a_unit_that_was_released_while_its_executor_was_away_stays_out_of_sight() {
+    let mut mesh = line(&["A", "E"]);
+    let task = endless(&mesh);
+    wait_until_it_runs(&mesh, &task);
+    mesh.node("E").kill();
+    wait_until("A has no way to E", || mesh.next_hop("A", "E").is_none());
+    let released = mesh.at("A", &["work", "release", &task.id, "--json"]).ok().json();
+    assert_eq!(released["released"], 1, "{released}");
+    let listed = |mesh: &TestMesh| mesh.at("A", &["work", "list", "--json"]).ok().json_lines();
+    assert_eq!(listed(&mesh), [] as [Value; 0]);
+    mesh.node("A").kill();
+    mesh.restart("A");
+    assert_eq!(listed(&mesh), [] as [Value; 0]);
+    let units = |mesh: &TestMesh| mesh.status("A")["counters"]["work.units"].clone();
+    assert_eq!(units(&mesh), 1, "its executor is owed the word");
+    mesh.restart("E");
+    wait_until("nothing is left of it", || units(&mesh) == 0);
 }

@@ -2,9 +2,9 @@
 
 use rustix::process::Signal;
 use serde_json::Value;
-use workmesh_tests::{Running, TestMesh, wait_until};
+use workmesh_tests::{Running, Spec, TestMesh, wait_until};
 
-use super::{MIB, Task, line, only_end, run, setting, wait_until_idle};
+use super::{FAST, MIB, Task, line, only_end, run, setting, wait_until_idle};
 
 const RESPONSES: u64 = 4;
 const TO_E: [&str; 2] = ["--to", "E"];
@@ -85,6 +85,32 @@ fn the_executor_is_killed() {
         saw_all(follower);
         let attempts = again.show(&mesh, "A")["attempt"].as_u64();
         assert!(Some(again.runs().len() as u64) <= attempts, "{:?}", again.runs());
+    }
+    wait_until_idle(&mesh, "E");
+}
+
+#[test]
+fn an_executor_that_is_killed_loses_nothing_that_only_waited_there() {
+    let mut mesh = TestMesh::new();
+    let a = mesh.start(Spec::new("A").own_workers().args(&FAST)).address();
+    let one = ["--max-workers", "1"];
+    mesh.start(Spec::new("E").own_workers().args(&FAST).args(&one).peer(a));
+    mesh.wait_until_all_routes();
+    let endless = Task::new(&mesh).responses(10_000, 100).slowly(100, 50);
+    let running = endless.detached(&mesh, "A", &TO_E);
+    running.wait_until(&mesh, "A", "runs", |report| report["state"] == "running");
+    let flags: [&[&str]; 4] = [&TO_E, &TO_E, &TO_E, &["--to", "E", "--idempotent"]];
+    let queued = flags.map(|flags| Task::new(&mesh).responses(1, 100).detached(&mesh, "A", flags));
+    for task in &queued {
+        task.wait_until(&mesh, "A", "is accepted", |report| report["state"] == "accepted");
+    }
+    mesh.node("E").kill();
+    mesh.restart("E");
+    assert_eq!(running.settled(&mesh, "A")["kind"], "node_lost");
+    for task in &queued {
+        task.succeeded(&mesh, "A");
+        assert_eq!(task.show(&mesh, "A")["attempt"], 1);
+        assert_eq!(task.runs().len(), 1);
     }
     wait_until_idle(&mesh, "E");
 }

@@ -7,6 +7,7 @@ mod cancel;
 mod crash;
 mod long;
 mod rolling;
+mod reading;
 mod store;
 mod full;
 
@@ -128,7 +129,7 @@ impl Task {
     #[track_caller]
     fn settled(&self, mesh: &TestMesh, at: &str) -> Value {
         self.wait_until(mesh, at, "has ended and is released", |report| {
-            report["state"] == "ended" && report["released"] == true
+            report["state"] == "ended" && report["executor_released"] == true
         })
     }
 

@@ -7,6 +7,9 @@ use crate::world::{Event, World};
 
 impl World {
     pub(crate) fn any_crash(&mut self) -> Crash {
+        if self.plan.only_kills {
+            return Crash::Kill;
+        }
         [Crash::Kill, Crash::Power, Crash::Torn][self.rng.index(3)]
     }
 

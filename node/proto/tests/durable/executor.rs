@@ -1,14 +1,16 @@
 //! Executors: each carries out what its machines want, on a disk of its own.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use workmesh_proto::record::{self, ExecutorRecord};
 use workmesh_proto::unit::durable::{
-    DurableExecutor, ExecutorEffect, ExecutorPhase, ExecutorTable, ReleaseAnswer, ResponseCount,
-    ResponseCursor, Resumed, TableLimits,
+    DurableExecutor, EarlierStarts, ExecutorEffect, ExecutorPhase, ExecutorTable, ReleaseAnswer,
+    ResponseCount, ResponseCursor, Resumed, TableLimits,
 };
 use workmesh_proto::wire::durable::{Offer, Position};
 use workmesh_proto::wire::unit::{Eof, Kind};
-use workmesh_proto::{Incarnation, NodeId};
+use workmesh_proto::{Incarnation, NodeId, UnitId};
 
 use crate::log::{Crash, Level, Log, LogEntry};
 use crate::net::{Answer, Ask};
@@ -46,6 +48,8 @@ pub(crate) struct Executor {
     /// Conversations that hear `Released` when the log is synced that far.
     releasing: Vec<(u64, usize)>,
     runs: u64,
+    /// The units that have begun in a life, written before they did and never synced.
+    starts: (u64, BTreeSet<UnitId>),
 }
 
 impl Executor {
@@ -57,11 +61,17 @@ impl Executor {
             draining: false,
             apart_until: 0,
             log: Log::default(),
-            table: ExecutorTable::new(Incarnation(1), limits),
+            table: ExecutorTable::new(Incarnation(1), limits, EarlierStarts::unknown()),
             syncing: false,
             releasing: Vec::new(),
             runs: 0,
+            starts: (1, BTreeSet::new()),
         }
+    }
+
+    /// A unit is about to begin.
+    pub(crate) fn note_start(&mut self, unit: UnitId) {
+        self.starts.1.insert(unit);
     }
 
     /// What is left of units; at rest, nothing is.
@@ -242,6 +252,7 @@ impl World {
             return self.crash_executor(e, None);
         }
         self.log_executor(e, unit, Vec::new(), Bytes::new(), true);
+        self.executors[e].starts.1.remove(&self.plan.units[unit].id);
         if self.crashes_here() {
             self.crash_executor(e, None);
         }
@@ -433,13 +444,17 @@ impl World {
     pub(crate) fn crash_executor(&mut self, e: usize, crash: Option<Crash>) {
         let crash = crash.unwrap_or_else(|| self.any_crash());
         self.ledger.see("executor crashed");
+        self.ledger.killed(e);
         self.note(|| format!("E{e} stops: {crash:?}"));
         let (rng, limits) = (&mut self.rng, self.plan.limits);
         let node = &mut self.executors[e];
         node.log.crash(crash, |most| rng.index(most));
+        if crash != Crash::Kill {
+            node.starts = (0, BTreeSet::new());
+        }
         (node.up, node.draining, node.syncing) = (false, false, false);
         node.releasing.clear();
-        node.table = ExecutorTable::new(Incarnation(node.life), limits);
+        node.table = ExecutorTable::new(Incarnation(node.life), limits, EarlierStarts::unknown());
         let life = node.life;
         self.close_all(|talk| (talk.executor, talk.life) == (e, life), true);
         let wait = self.rng.range(1..3000);
@@ -451,7 +466,9 @@ impl World {
         let node = &mut self.executors[e];
         node.life += 1;
         node.up = true;
-        node.table = ExecutorTable::new(Incarnation(node.life), limits);
+        let (noted_in, begun) = std::mem::replace(&mut node.starts, (node.life, BTreeSet::new()));
+        let earlier = EarlierStarts::of(Incarnation(noted_in), begun);
+        node.table = ExecutorTable::new(Incarnation(node.life), limits, earlier.clone());
         self.note(|| format!("E{e} starts"));
         for unit in 0..self.plan.units.len() {
             let log = &self.executors[e].log;
@@ -467,8 +484,12 @@ impl World {
                     "executor {e} can't read what it has written of unit {unit}"
                 ));
             };
-            if let Some(machine) = DurableExecutor::recover(records, kept, now) {
-                self.ledger.see("unit found by its executor");
+            let may_have_begun = |offer| earlier.may_have_begun(self.plan.units[unit].id, offer);
+            if let Some(machine) = DurableExecutor::recover(records, kept, may_have_begun, now) {
+                self.ledger.see(match machine.phase() {
+                    ExecutorPhase::Returned => "unit found by its executor, unbegun",
+                    _ => "unit found by its executor",
+                });
                 let (origin, offer) = (machine.origin().clone(), machine.offer());
                 let held = Unit {
                     machine,

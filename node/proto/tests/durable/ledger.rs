@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use workmesh_proto::unit::durable::ResponseCursor;
 use workmesh_proto::wire::durable::Position;
-use workmesh_proto::wire::unit::{Eof, Outcome};
+use workmesh_proto::wire::unit::{Eof, Kind, Outcome};
 
 use crate::plan::{Plan, Sent};
 
@@ -24,11 +24,19 @@ pub(crate) struct Account {
     /// Its submitter was told how it ended.
     pub(crate) ended: Option<Eof>,
     pub(crate) offered: bool,
+    /// Somebody was told that nobody sees it any more.
+    pub(crate) forgotten: bool,
+    /// It may have begun for all that executors know: one was killed twice, or as it was about to
+    /// begin, or it was offered to an earlier life.
+    pub(crate) in_doubt: bool,
+    /// How often each executor was killed before the unit's end.
+    kills: BTreeMap<usize, u32>,
     runs: Vec<Run>,
 }
 
 /// The accounts of all units.
 pub(crate) struct Ledger {
+    only_kills: bool,
     pub(crate) units: Vec<Account>,
     /// What was seen, by name: a simulation in which nothing happens proves nothing.
     pub(crate) seen: BTreeMap<&'static str, u64>,
@@ -37,6 +45,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn new(plan: &Plan) -> Self {
         Self {
+            only_kills: plan.only_kills,
             units: plan.units.iter().map(|_| Account::default()).collect(),
             seen: BTreeMap::new(),
         }
@@ -60,6 +69,23 @@ impl Ledger {
         Ok(runs)
     }
 
+    /// Nobody is to see the unit any more.
+    pub(crate) fn forget(&mut self, unit: usize) {
+        if !std::mem::replace(&mut self.units[unit].forgotten, true) {
+            self.see("forgotten while its executor was owed the word");
+        }
+    }
+
+    /// An executor is killed.
+    pub(crate) fn killed(&mut self, executor: usize) {
+        let unended = |account: &&mut Account| account.ended.is_none();
+        for account in self.units.iter_mut().filter(unended) {
+            let kills = account.kills.entry(executor).or_default();
+            *kills += 1;
+            account.in_doubt |= *kills > 1;
+        }
+    }
+
     pub(crate) fn sent(&mut self, unit: usize, run: usize, piece: Sent) {
         self.units[unit].runs[run - 1].sent.push(piece);
     }
@@ -77,6 +103,10 @@ impl Ledger {
                 return Err(format!("unit {unit} ended as {first:?} and as {eof:?}"));
             }
             _ => account.ended = Some(eof.clone()),
+        }
+        let unlucky = self.only_kills && eof.kind == Kind::NodeLost && !account.in_doubt;
+        if unlucky && account.runs.is_empty() {
+            return Err(format!("unit {unit} is lost and has never begun"));
         }
         if !account.offered && !account.runs.is_empty() {
             return Err(format!("unit {unit} ran without an offer"));

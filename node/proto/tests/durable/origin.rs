@@ -9,6 +9,7 @@ use workmesh_proto::unit::durable::{
 use workmesh_proto::wire::durable::Offer;
 use workmesh_proto::{Incarnation, NodeId};
 
+use crate::executor::Executor;
 use crate::ledger;
 use crate::log::{Crash, Level, Log, LogEntry};
 use crate::net::Ask;
@@ -121,6 +122,9 @@ impl World {
             let line = format!("O unit {unit} <- {input:?}");
             kept.machine.handle(input, now);
             let next = kept.machine.poll_timeout();
+            if kept.machine.history().is_forgotten() && !kept.done {
+                self.ledger.forget(unit);
+            }
             self.note(|| line);
             self.expect(!wakes || next.is_none_or(|at| at > now), || {
                 format!("unit {unit} was woken at {now} and wants to be woken at {next:?}")
@@ -216,7 +220,10 @@ impl World {
                 executor,
                 offer,
             } => {
+                let of_now = |node: &Executor| node.name == executor && Incarnation(node.life) == offer.life;
+                let late = !self.executors.iter().any(of_now);
                 self.ledger.units[unit].offered = true;
+                self.ledger.units[unit].in_doubt |= late;
                 let known = self.has_record(unit, |record| {
                     matches!(record, OriginRecord::Offered { offer: o, executor: e, .. } if *o == offer && *e == executor)
                 });
@@ -281,6 +288,10 @@ impl World {
                 let stream = self.origin.log.data(unit, Level::Synced);
                 if let Err(problem) = self.ledger.end(unit, &eof, &stream) {
                     self.fail(problem);
+                }
+                if self.rng.chance(40) {
+                    let (wait, input) = (self.rng.range(0..2000), OriginInput::Forget);
+                    self.after(wait, Event::Tell { unit, life, input });
                 }
             }
             OriginEffect::Done => {
@@ -458,6 +469,9 @@ impl World {
         }
         let told = account.ended.is_some();
         let history = OriginHistory::fold(records).map_err(|error| error.to_string())?;
+        if account.forgotten && !history.is_forgotten() {
+            return Err(format!("unit {unit} was forgotten and is here again"));
+        }
         let stream = self.origin.log.data(unit, Level::Written);
         match history.end() {
             Some(eof) => self.ledger.end(unit, eof, &stream)?,

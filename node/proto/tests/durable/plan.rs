@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) cut_percent: u64,
     /// How long a unit waits at its executor, at most.
     pub(crate) queue_ms: u64,
+    /// Executors are killed and nothing worse: a unit that has not begun is never lost.
+    pub(crate) only_kills: bool,
     /// Of each executor.
     pub(crate) limits: TableLimits,
     /// Unacknowledged bytes at which a worker waits.
@@ -59,6 +61,8 @@ impl Plan {
         let calm = rng.chance(10);
         let units = 1 + rng.index(3);
         let rough_ms = if calm { 0 } else { rng.range(500..20_000) };
+        let only_kills = rng.chance(15);
+        let patience = if only_kills { 1000 } else { 1 };
         Self {
             executors: 1 + rng.index(3),
             units: (0..units)
@@ -67,8 +71,8 @@ impl Plan {
             timings: OriginTimings {
                 retry_least_ms: 100,
                 retry_most_ms: 2000,
-                give_up_ms: rng.range(500..6000),
-                lost_ms: rng.range(5000..60_000),
+                give_up_ms: patience * rng.range(500..6000),
+                lost_ms: patience * rng.range(5000..60_000),
                 owe_ms: u64::MAX,
             },
             rough_ms,
@@ -76,6 +80,7 @@ impl Plan {
             crash_in: [0, 60, 200, 1000][rng.index(4)],
             cut_percent: [0, 0, 1, 5, 15][rng.index(5)],
             queue_ms: [10, 300, 4000][rng.index(3)],
+            only_kills,
             limits: match rng.chance(30) {
                 true => TableLimits {
                     units: 1 + rng.index(3),

@@ -69,6 +69,7 @@ fn origin_record() -> impl Strategy<Value = OriginRecord> {
         1 => Just(OriginRecord::GivenUp { reason: String::new(), at_ms: 1 }),
         1 => eof().prop_map(|eof| OriginRecord::Ended { eof, at_ms: 1 }),
         1 => node().prop_map(|executor| OriginRecord::Released { executor }),
+        1 => Just(OriginRecord::Forgotten { at_ms: 1 }),
     ]
 }
 
@@ -129,6 +130,7 @@ fn input() -> impl Strategy<Value = OriginInput> {
         1 => (node(), 0..5u32).prop_map(|(executor, n)| OriginInput::Released(executor, n)),
         1 => (node(), 0..5u32).prop_map(|(executor, n)| OriginInput::NotReleased(executor, n)),
         1 => Just(OriginInput::Cancel),
+        1 => Just(OriginInput::Forget),
         4 => Just(OriginInput::Wake),
         1 => Just(OriginInput::MeshChanged),
     ]
@@ -171,9 +173,10 @@ proptest! {
     fn an_executor_goes_on_from_any_records(
         records in prop::collection::vec(executor_record(), 0..8),
         kept in kept(),
+        begun in any::<bool>(),
     ) {
         let begins = matches!(records.first(), Some(ExecutorRecord::Taken { .. }));
-        let unit = DurableExecutor::recover(records, kept, 5);
+        let unit = DurableExecutor::recover(records, kept, |_| begun, 5);
         prop_assert_eq!(unit.is_some(), begins);
         if let Some(mut unit) = unit {
             prop_assert!(unit.end_of().is_some() != unit.returned().is_some());

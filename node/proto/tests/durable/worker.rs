@@ -32,6 +32,12 @@ impl World {
         if !held.machine.handle_started() {
             return;
         }
+        let id = self.plan.units[unit].id;
+        self.executors[e].note_start(id);
+        if self.crashes_here() {
+            self.ledger.units[unit].in_doubt = true;
+            return self.crash_executor(e, None);
+        }
         let idempotent = self.plan.units[unit].is_idempotent();
         let number = match self.ledger.begin(unit, idempotent) {
             Ok(number) => number,

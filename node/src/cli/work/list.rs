@@ -24,7 +24,7 @@ Examples:
   node work list --limit 0 --json | jq -r 'select(.outcome == \"lost\").unit'
 
 With --json each unit is one object a line: unit, directive, state, reason, outcome, kind, message, executor, to, attempt,
-submitted, ended, deadline, payload_bytes, responses, bytes, idempotent, cancel_requested, released. Without a unit that
+submitted, ended, deadline, payload_bytes, responses, bytes, idempotent, cancel_requested, executor_released. Without a unit that
 fits nothing is printed, and the exit status is 0.";
 
 /// List durable units, newest first

@@ -87,7 +87,7 @@ fn page(report: &WorkReport, now: Timestamp) -> String {
     let notes = [
         (report.idempotent, "idempotent"),
         (report.cancel_requested, "cancel requested"),
-        (report.released, "forgotten by its executor"),
+        (report.executor_released, "forgotten by its executor"),
     ];
     let notes: Vec<_> = notes
         .iter()
@@ -153,7 +153,7 @@ mod tests {
             attempt: 2,
             ended: Some("2026-01-01T00:01:00Z".parse().unwrap()),
             idempotent: true,
-            released: true,
+            executor_released: true,
             history: vec![WorkEvent {
                 at: "2026-01-01T00:00:00Z".parse().unwrap(),
                 what: "stored\u{1b}".into(),

@@ -245,7 +245,7 @@ fn work_report(unit: UnitId) -> WorkReport {
         bytes: 0,
         idempotent: false,
         cancel_requested: false,
-        released: false,
+        executor_released: false,
         history: vec![],
     }
 }

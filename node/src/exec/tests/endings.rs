@@ -1,5 +1,8 @@
 //! Each way a unit can end, and that it ends once.
 
+use std::io;
+use std::sync::Mutex;
+
 use super::*;
 use workmesh_proto::wire::unit::{EMPTY_DIGEST, Outcome};
 
@@ -151,6 +154,25 @@ async fn a_deadline_is_kept_while_nobody_reads_the_output() {
         (String::new(), "send failed".to_owned())
     );
     assert_eq!(end_of(&mut admitted.output).await.eof.kind, Kind::Expired);
+}
+
+#[tokio::test]
+async fn a_durable_unit_of_which_can_not_be_noted_that_it_begins_does_not() {
+    let rig = rig(1, 1);
+    let noted = Arc::new(Mutex::new(Vec::new()));
+    let log = noted.clone();
+    rig.executor.note_starts(move |unit| {
+        log.lock().unwrap().push(unit);
+        Err(io::ErrorKind::StorageFull.into())
+    });
+    let plain = submit("noop:run");
+    assert_eq!(rig.run(&plain, b"").await.eof.kind, Kind::Ok);
+    let durable = Submit {
+        durable: true,
+        ..submit("fail:panic")
+    };
+    assert_eq!(rig.run(&durable, b"").await.eof.kind, Kind::Draining);
+    assert_eq!(*noted.lock().unwrap(), [durable.unit]);
 }
 
 #[tokio::test]

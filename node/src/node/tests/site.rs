@@ -263,7 +263,7 @@ impl Site {
 
     /// Waits until the unit has ended for all concerned.
     pub(super) async fn is_over(&self, unit: &Unit) {
-        while !self.work().show(unit.id).unwrap().released {
+        while !self.work().show(unit.id).unwrap().executor_released {
             tokio::time::sleep(LOOK).await;
         }
     }

@@ -37,6 +37,8 @@ pub(super) struct ActiveState {
     /// The end is on the disk.
     pub(super) end: Option<Eof>,
     pub(super) events: Vec<WorkEvent>,
+    /// Its task is over.
+    pub(super) settled: bool,
 }
 
 impl Active {
@@ -55,13 +57,14 @@ impl Active {
             bytes: machine.stored().bytes,
             end: machine.history().end().cloned(),
             events,
+            settled: false,
         };
         Self {
             unit,
             tail: Tail::after(stream_bytes),
             state: watch::Sender::new(state),
             cancelled: AtomicBool::new(false),
-            forgotten: AtomicBool::new(false),
+            forgotten: AtomicBool::new(machine.history().is_forgotten()),
             told: Notify::new(),
         }
     }
@@ -112,6 +115,12 @@ impl Active {
     /// Nobody is to see the unit any more; it goes once its executor has heard of its end.
     pub(super) fn forget(&self) {
         self.forgotten.store(true, Ordering::Relaxed);
+        self.told.notify_one();
+    }
+
+    /// Its task is over, and its row is in the table, if it has one.
+    pub(super) fn settle(&self) {
+        self.state.send_modify(|state| state.settled = true);
     }
 
     pub(super) fn is_forgotten(&self) -> bool {

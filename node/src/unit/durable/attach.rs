@@ -13,7 +13,7 @@ use super::active::{Active, ActiveState};
 use super::drive::key;
 use super::kept::KeptReader;
 use super::rows::EndedUnit;
-use super::work::{Entry, Work};
+use super::work::{Entry, Reading, Work};
 
 /// What is told to whoever is attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub(crate) struct Attachment {
     executor: Option<NodeId>,
     started: bool,
     done: bool,
+    /// Keeps the unit from going.
+    _reading: Reading,
 }
 
 enum Source {
@@ -51,9 +53,13 @@ enum Source {
 impl Work {
     /// Attaches to a unit; `None`: it is not here.
     pub(crate) fn attach(self: &Arc<Self>, attach: &Attach) -> Option<Attachment> {
-        let mut attached = match self.find(attach.unit)? {
-            Entry::Active(active) => Attachment::live(self.clone(), active),
-            Entry::Ended(ended) => Attachment::ended(self.clone(), ended),
+        let (entry, reading) = self.find_to_read(attach.unit)?;
+        let mut attached = match entry {
+            Entry::Active(active) => {
+                let state = active.watch();
+                Attachment::new(reading, attach.unit, Source::Live(active, state))
+            }
+            Entry::Ended(ended) => Attachment::new(reading, attach.unit, Source::Ended(ended)),
             Entry::Storing => return None,
         };
         attached.follow = attach.follow;
@@ -74,22 +80,22 @@ impl Work {
 
 impl Attachment {
     /// Follows a unit from its first response on.
-    pub(super) fn live(work: Arc<Work>, active: Arc<Active>) -> Self {
+    pub(super) fn live(work: &Arc<Work>, active: Arc<Active>) -> Self {
         let state = active.watch();
-        Self::new(&work, active.unit, Source::Live(active, state))
+        Self::new(work.read(active.unit), active.unit, Source::Live(active, state))
     }
 
     /// Reads an ended unit from its first response on.
-    pub(super) fn ended(work: Arc<Work>, ended: Arc<EndedUnit>) -> Self {
-        Self::new(&work, ended.unit, Source::Ended(ended))
+    pub(super) fn ended(work: &Arc<Work>, ended: Arc<EndedUnit>) -> Self {
+        Self::new(work.read(ended.unit), ended.unit, Source::Ended(ended))
     }
 
-    fn new(work: &Work, unit: UnitId, source: Source) -> Self {
+    fn new(reading: Reading, unit: UnitId, source: Source) -> Self {
         Self {
             unit,
             source,
             reader: KeptReader::new(
-                work.store.clone(),
+                reading.store(),
                 key(unit),
                 ResponseCursor::new(Position::default()),
             ),
@@ -97,6 +103,7 @@ impl Attachment {
             executor: None,
             started: false,
             done: false,
+            _reading: reading,
         }
     }
 

@@ -121,7 +121,7 @@ impl Draft {
         if matches!(stored, Err(NotTaken::Refused(_))) {
             self.finished = false;
         }
-        Ok(Attachment::live(self.work.clone(), stored?))
+        Ok(Attachment::live(&self.work, stored?))
     }
 
     fn order(&mut self) -> Order {
@@ -172,12 +172,12 @@ async fn same_unit(work: &Arc<Work>, unit: UnitId, known: Known, order: &Order) 
         Some(Known::Active(active)) => {
             let held = active.with_state(|state| state.history.order().identity());
             match held == order.identity() {
-                true => Ok(Attachment::live(work.clone(), active)),
+                true => Ok(Attachment::live(work, active)),
                 false => duplicate(),
             }
         }
         Some(Known::Ended(ended)) => match ended.identity == order.identity() {
-            true => Ok(Attachment::ended(work.clone(), ended)),
+            true => Ok(Attachment::ended(work, ended)),
             false => duplicate(),
         },
     }

@@ -53,6 +53,7 @@ pub(super) struct Drive {
     talk: Option<Talk>,
     refused: Vec<NodeId>,
     ended: Option<Eof>,
+    forgetting: bool,
     done: bool,
 }
 
@@ -93,6 +94,7 @@ impl Drive {
             talk: None,
             refused: Vec::new(),
             ended,
+            forgetting: false,
             done: false,
         }
     }
@@ -140,6 +142,10 @@ impl Drive {
         let cancelled = self.active.is_cancelled() && self.machine.phase() != OriginPhase::Ended;
         if cancelled && self.stored.is_none() {
             return OriginInput::Cancel;
+        }
+        if self.active.is_forgotten() && self.ended.is_some() && !self.forgetting {
+            self.forgetting = true;
+            return OriginInput::Forget;
         }
         tokio::select! {
             biased;
@@ -386,7 +392,7 @@ pub(super) fn event(record: &OriginRecord) -> Option<WorkEvent> {
         OriginRecord::Withdrawn { reason, at_ms } => (*at_ms, format!("not taken: {reason}")),
         OriginRecord::GivenUp { reason, at_ms } => (*at_ms, format!("to run again: {reason}")),
         OriginRecord::Ended { eof, at_ms } => (*at_ms, format!("ended: {}", eof.kind)),
-        OriginRecord::Released { .. } => return None,
+        OriginRecord::Released { .. } | OriginRecord::Forgotten { .. } => return None,
     };
     let at = Timestamp::from_millisecond(i64::try_from(at_ms).ok()?).ok()?;
     Some(WorkEvent { at, what })

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use workmesh_proto::unit::durable::{
-    DurableExecutor, ExecutorPhase, ExecutorTable, ReleaseAnswer, Resumed, TableLimits,
+    DurableExecutor, EarlierStarts, ExecutorPhase, ExecutorTable, ReleaseAnswer, Resumed, TableLimits,
 };
 use workmesh_proto::wire::durable::Offer;
 use workmesh_proto::wire::unit::{Kind, Refused};
@@ -19,7 +19,7 @@ use super::now_ms;
 use super::pipe::Pipe;
 use crate::config::WorkSettings;
 use crate::exec::{Executor, UnitOutput};
-use crate::store::{Store, StoreError};
+use crate::store::{Starts, Store, StoreError};
 
 /// How often units are looked for that nobody asks for.
 const COLLECT: Duration = Duration::from_secs(60);
@@ -31,6 +31,7 @@ pub(crate) struct Host {
     pub(super) node: NodeId,
     pub(super) executor: Executor,
     pub(super) store: Store,
+    starts: Starts,
     settings: WorkSettings,
     table: Mutex<ExecutorTable<Arc<Hosted>>>,
     started: Instant,
@@ -48,14 +49,19 @@ impl Host {
         life: Incarnation,
         executor: Executor,
         store: Store,
+        starts: Starts,
+        earlier: EarlierStarts,
         settings: WorkSettings,
     ) -> Arc<Self> {
+        let noting = starts.clone();
+        executor.note_starts(move |unit| noting.note(unit));
         Arc::new(Self {
             node,
             executor,
             store,
+            starts,
             settings,
-            table: Mutex::new(ExecutorTable::new(life, TableLimits::default())),
+            table: Mutex::new(ExecutorTable::new(life, TableLimits::default(), earlier)),
             started: Instant::now(),
             tasks: TaskTracker::new(),
             keepers: TaskTracker::new(),
@@ -157,6 +163,7 @@ impl Host {
             if self.remove(&hosted).await.is_err() {
                 return false;
             }
+            self.starts.forget(unit);
         }
         let released = self.table.lock().release(unit, peer, number, self.uptime_ms());
         match released {
@@ -164,7 +171,11 @@ impl Host {
                 // It has come in this moment.
                 hosted.with(|machine| machine.handle_release(number));
                 hosted.stop.cancel();
-                self.remove(&hosted).await.is_ok()
+                if self.remove(&hosted).await.is_err() {
+                    return false;
+                }
+                self.starts.forget(unit);
+                true
             }
             ReleaseAnswer::Forget(_) | ReleaseAnswer::Nothing => true,
             ReleaseAnswer::Later => false,

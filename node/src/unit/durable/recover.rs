@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tracing::{error, info, warn};
 use workmesh_proto::record::{self, ExecutorRecord, OriginRecord};
 use workmesh_proto::unit::ResponseTally;
-use workmesh_proto::unit::durable::{DurableExecutor, DurableOrigin, OriginHistory, ResponseCount};
+use workmesh_proto::unit::durable::{
+    DurableExecutor, DurableOrigin, EarlierStarts, OriginHistory, ResponseCount,
+};
+use workmesh_proto::wire::durable::Offer;
 
 use super::active::Active;
 use super::drive::{Drive, event};
@@ -22,7 +25,7 @@ const READ_BYTES: usize = 1024 * 1024;
 /// Takes over what is found. What can't be read costs its own unit: it is reported, and the rest goes on.
 ///
 /// Executors' units come first: a unit whose origin and executor this node is finds itself.
-pub(crate) async fn recover(work: &Arc<Work>, host: &Arc<Host>, found: Vec<Found>) {
+pub(crate) async fn recover(work: &Arc<Work>, host: &Arc<Host>, found: Vec<Found>, starts: &EarlierStarts) {
     let (executors, origins): (Vec<_>, Vec<_>) = found
         .into_iter()
         .partition(|found| found.key.role == Role::Executor);
@@ -35,7 +38,7 @@ pub(crate) async fn recover(work: &Arc<Work>, host: &Arc<Host>, found: Vec<Found
     }
     for found in executors {
         let unit = found.key.unit;
-        if let Err(why) = take_executor(host, found).await {
+        if let Err(why) = take_executor(host, found, starts).await {
             error!(%unit, error = why, "what was kept of a unit that ran here can't be read; it stays in the store");
         }
     }
@@ -83,6 +86,10 @@ async fn take_origin(work: &Arc<Work>, found: Found) -> Result<Option<Drive>, St
         error!(%unit, damage, "an ended unit is damaged: its end is known, of its payload or responses not all is left");
     }
     let settled = over && history.debts().next().is_none();
+    if settled && history.is_forgotten() {
+        forget(&work.store, found.key).await;
+        return Ok(None);
+    }
     let mut machine = DurableOrigin::recover(history, kept, work.timings(), now_ms());
     if let Some(why) = unread {
         error!(%unit, error = why, "the records of a durable unit are damaged; it ends");
@@ -108,7 +115,11 @@ async fn take_origin(work: &Arc<Work>, found: Found) -> Result<Option<Drive>, St
     )))
 }
 
-async fn take_executor(host: &Arc<Host>, found: Found) -> Result<(), String> {
+pub(super) async fn take_executor(
+    host: &Arc<Host>,
+    found: Found,
+    starts: &EarlierStarts,
+) -> Result<(), String> {
     let unit = found.key.unit;
     if found.records.is_empty() && found.damage.is_none() {
         forget(&host.store, found.key).await;
@@ -116,7 +127,9 @@ async fn take_executor(host: &Arc<Host>, found: Found) -> Result<(), String> {
     }
     let (records, unread) = read_all::<ExecutorRecord>(&found);
     let (kept, damage) = count(&host.store, &found).await;
-    let machine = DurableExecutor::recover(records, kept, now_ms()).ok_or_else(|| {
+    let damaged = unread.is_some() || damage.is_some();
+    let may_have_begun = |offer: Offer| damaged || starts.may_have_begun(unit, offer);
+    let machine = DurableExecutor::recover(records, kept, may_have_begun, now_ms()).ok_or_else(|| {
         unread
             .or(damage)
             .unwrap_or_else(|| "its first record is missing".to_owned())

@@ -140,7 +140,7 @@ impl EndedUnit {
             bytes: self.response_bytes,
             idempotent: self.idempotent,
             cancel_requested: self.kind == Kind::Cancelled,
-            released: true,
+            executor_released: true,
             history: match whole {
                 true if self.events.is_empty() => self.outline(),
                 true => self.events.to_vec(),
@@ -182,7 +182,7 @@ pub(super) fn report(active: &Active, whole: bool) -> WorkReport {
             bytes: state.bytes,
             idempotent: history.is_idempotent(),
             cancel_requested: active.is_cancelled() || eof.is_some_and(|eof| eof.kind == Kind::Cancelled),
-            released: eof.is_some() && history.debts().next().is_none(),
+            executor_released: eof.is_some() && history.debts().next().is_none(),
             history: if whole { state.events.clone() } else { Vec::new() },
         }
     })

@@ -1,10 +1,10 @@
 //! The durable units of which this node is the origin.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -23,7 +23,7 @@ use super::active::{Active, MAX_EVENTS};
 use super::drive::{Drive, event, key};
 use super::host::Host;
 use super::place::place;
-use super::retention::Shelf;
+use super::retention::{Readers, Shelf};
 use super::rows::{EndedUnit, Names, wants};
 use crate::config::WorkSettings;
 use crate::mesh::MeshHandle;
@@ -58,6 +58,9 @@ struct Table {
     by_time: BTreeMap<(u64, UnitId), ()>,
     succeeded: Shelf,
     failed: Shelf,
+    readers: Readers,
+    /// Units that are being removed: they are not here any more.
+    going: HashSet<UnitId>,
 }
 
 /// A submission that was not taken.
@@ -84,7 +87,36 @@ pub(super) enum Entry {
     Ended(Arc<EndedUnit>),
 }
 
+/// Somebody reads a unit, as long as this lives.
+pub(super) struct Reading {
+    work: Arc<Work>,
+    unit: UnitId,
+}
+
+impl Reading {
+    /// Where what is read lies.
+    pub(super) fn store(&self) -> Store {
+        self.work.store.clone()
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.work.table.lock().readers.leave(self.unit);
+    }
+}
+
 impl Table {
+    /// A unit that is here, and not forgotten.
+    fn find(&self, unit: UnitId) -> Option<Entry> {
+        let entry = self.units.get(&unit)?;
+        match entry {
+            Entry::Active(active) if active.is_forgotten() => None,
+            _ if self.going.contains(&unit) => None,
+            _ => Some(entry.clone()),
+        }
+    }
+
     fn enter(&mut self, unit: UnitId, submitted_ms: u64, entry: Entry) {
         self.by_time.insert((submitted_ms, unit), ());
         self.units.insert(unit, entry);
@@ -298,22 +330,32 @@ impl Work {
         if active.is_forgotten() {
             let (work, unit) = (self.clone(), active.unit);
             self.tasks.spawn(async move { work.remove(unit).await });
-            return;
+        } else if let Some(ended) = EndedUnit::of(active, &self.names) {
+            self.table.lock().end(ended);
         }
-        let Some(ended) = EndedUnit::of(active, &self.names) else {
-            return;
-        };
-        self.table.lock().end(ended);
+        active.settle();
     }
 
     // being asked
 
     pub(super) fn find(&self, unit: UnitId) -> Option<Entry> {
-        let entry = self.table.lock().units.get(&unit).cloned()?;
-        match &entry {
-            Entry::Active(active) if active.is_forgotten() => None,
-            _ => Some(entry),
-        }
+        self.table.lock().find(unit)
+    }
+
+    /// Finds a unit to be read: it stays as long as the answer's second part lives, though not for ever.
+    pub(super) fn find_to_read(self: &Arc<Self>, unit: UnitId) -> Option<(Entry, Reading)> {
+        let mut table = self.table.lock();
+        let entry = table.find(unit)?;
+        table.readers.enter(unit, Instant::now());
+        let work = self.clone();
+        Some((entry, Reading { work, unit }))
+    }
+
+    /// The unit is read from here on.
+    pub(super) fn read(self: &Arc<Self>, unit: UnitId) -> Reading {
+        self.table.lock().readers.enter(unit, Instant::now());
+        let work = self.clone();
+        Reading { work, unit }
     }
 
     /// Where a listing that goes on after this unit begins; `None`: the unit is not here.
@@ -430,27 +472,45 @@ impl Work {
         table.units.iter().filter_map(old).collect()
     }
 
-    /// A unit that is kept longer than is asked for.
+    /// A unit that is kept longer than is asked for, and that nobody reads. From here on it is going.
     pub(super) fn overdue(&self) -> Option<UnitId> {
-        let (table, now) = (self.table.lock(), super::now_ms());
-        let succeeded = table.succeeded.overdue(&self.settings.keep_succeeded, now);
-        succeeded.or_else(|| table.failed.overdue(&self.settings.keep_failed, now))
+        let (mut table, now) = (self.table.lock(), super::now_ms());
+        let looked = Instant::now();
+        let needed = |unit| table.going.contains(&unit) || table.readers.keep(unit, looked);
+        let succeeded = table
+            .succeeded
+            .overdue(&self.settings.keep_succeeded, now, needed);
+        let overdue = succeeded.or_else(|| table.failed.overdue(&self.settings.keep_failed, now, needed))?;
+        table.going.insert(overdue);
+        Some(overdue)
     }
 
-    /// Forgets an ended unit. One whose executor has not heard of the end is out of sight at once, and goes when it has.
+    /// Forgets an ended unit. One whose executor has not heard of the end is out of sight at once and for good, and goes when it has.
     /// `false`: the disk does not let us.
     pub(super) async fn forget(&self, unit: UnitId) -> bool {
         if let Some(Entry::Active(active)) = self.find(unit) {
             active.forget();
-            return true;
+            let mut state = active.watch();
+            let known = state.wait_for(|state| state.history.is_forgotten() || state.settled);
+            let known = matches!(tokio::time::timeout(CANCEL, known).await, Ok(Ok(_)));
+            // It may have settled just before it was told.
+            return match self.find(unit) {
+                Some(Entry::Ended(_)) => self.remove(unit).await,
+                _ => known,
+            };
         }
         self.remove(unit).await
     }
 
-    async fn remove(&self, unit: UnitId) -> bool {
-        match self.store.remove(key(unit)).await {
+    /// Removes a unit with all that is kept of it, whoever reads it.
+    pub(super) async fn remove(&self, unit: UnitId) -> bool {
+        self.table.lock().going.insert(unit);
+        let removed = self.store.remove(key(unit)).await;
+        let mut table = self.table.lock();
+        table.going.remove(&unit);
+        match removed {
             Ok(()) => {
-                self.table.lock().remove(unit);
+                table.remove(unit);
                 true
             }
             Err(error) => {
@@ -509,7 +569,7 @@ const LOOK_ROWS: usize = 1000;
 const REMOVAL: Duration = Duration::from_secs(1);
 /// How long a second submission of a unit waits for the first.
 const STORING: Duration = Duration::from_secs(10);
-/// How long a cancellation waits for its end to be on the disk.
+/// How long a cancellation or a release waits for its record to be on the disk.
 const CANCEL: Duration = Duration::from_secs(5);
 
 /// The answer about a unit that is not here.

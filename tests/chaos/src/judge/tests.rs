@@ -32,7 +32,7 @@ fn unit(way: Way) -> Unit {
 fn report(outcome: &str) -> Report {
     let row = json!({
         "unit": Uuid::nil(), "state": "ended", "outcome": outcome, "kind": "k", "executor": "n1", "attempt": 1,
-        "responses": 1, "released": true, "idempotent": false,
+        "responses": 1, "executor_released": true, "idempotent": false,
         "submitted": "2030-01-01T00:00:10Z", "ended": "2030-01-01T00:00:20Z",
     });
     Report::parse(&row).unwrap()

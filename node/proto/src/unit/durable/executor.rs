@@ -81,11 +81,13 @@ impl DurableExecutor {
         }
     }
 
-    /// A unit as the journal of an earlier life tells of it, at `now_ms`, with what was counted of the responses that are kept. One
-    /// that may have run and has no end gets one. `None`: the records are not those of a unit.
+    /// A unit as the journal of an earlier life tells of it, at `now_ms`, with what was counted of the responses that are kept.
+    /// `may_have_begun` is asked of a unit that was taken under this offer, and of which no record says that it has begun. One that may
+    /// have run and has no end gets one; one that has certainly not begun goes back. `None`: the records are not those of a unit.
     pub fn recover(
         records: impl IntoIterator<Item = ExecutorRecord>,
         kept: ResponseTally,
+        may_have_begun: impl FnOnce(Offer) -> bool,
         now_ms: u64,
     ) -> Option<Self> {
         let mut records = records.into_iter();
@@ -123,12 +125,15 @@ impl DurableExecutor {
             unit.end = None;
             unit.phase = ExecutorPhase::Started;
         }
-        // That it was not started can't be known for sure: the word of it may be what was lost.
-        if matches!(unit.phase, ExecutorPhase::Taken | ExecutorPhase::Started) {
-            unit.end(
-                Eof::without_responses(Kind::NodeLost, "the executor stopped while it had the unit"),
-                now_ms,
-            );
+        match unit.phase {
+            ExecutorPhase::Taken if unit.tally.responses() == 0 && !may_have_begun(unit.offer) => {
+                unit.go_back("the executor stopped before the unit had begun", now_ms);
+            }
+            ExecutorPhase::Taken | ExecutorPhase::Started => {
+                let why = "the executor stopped while it had the unit";
+                unit.end(Eof::without_responses(Kind::NodeLost, why), now_ms);
+            }
+            ExecutorPhase::Arriving | ExecutorPhase::Ended | ExecutorPhase::Returned => {}
         }
         Some(unit)
     }
@@ -285,6 +290,12 @@ impl DurableExecutor {
         if self.forgotten || self.phase != ExecutorPhase::Taken {
             return false;
         }
+        self.go_back(message, now_ms);
+        self.effects.push_back(ExecutorEffect::Stop);
+        true
+    }
+
+    fn go_back(&mut self, message: &str, now_ms: u64) {
         self.phase = ExecutorPhase::Returned;
         self.ended_ms = Some(now_ms);
         self.returned = Some(message.to_owned());
@@ -292,8 +303,6 @@ impl DurableExecutor {
             message: message.to_owned(),
             at_ms: now_ms,
         }]);
-        self.effects.push_back(ExecutorEffect::Stop);
-        true
     }
 
     /// The origin has all up to `position` on its disk. It is kept nevertheless: an origin that restarts while it compares a second run

@@ -25,6 +25,7 @@ pub struct OriginHistory {
     accepted: bool,
     started: bool,
     end: Option<(Eof, u64)>,
+    forgotten: bool,
     /// Executors that do not know yet that they are given up or that the unit has ended.
     owed: Vec<(NodeId, u32)>,
 }
@@ -41,6 +42,7 @@ impl OriginHistory {
             accepted: false,
             started: false,
             end: None,
+            forgotten: false,
             owed: Vec::new(),
         }
     }
@@ -58,8 +60,12 @@ impl OriginHistory {
 
     /// Adds the next record.
     pub fn apply(&mut self, record: &OriginRecord) {
-        // The first end counts, and after it only who knows of it.
-        if self.end.is_some() && !matches!(record, OriginRecord::Released { .. }) {
+        // The first end counts, and after it only who knows of it, and that nobody wants to.
+        let counts = matches!(
+            record,
+            OriginRecord::Released { .. } | OriginRecord::Forgotten { .. }
+        );
+        if self.end.is_some() && !counts {
             return;
         }
         match record {
@@ -99,6 +105,7 @@ impl OriginHistory {
                 self.end = Some((eof.clone(), *at_ms));
                 self.owe_latest();
             }
+            OriginRecord::Forgotten { .. } => self.forgotten = self.end.is_some(),
             OriginRecord::Released { executor } => self.owed.retain(|(owed, _)| owed != executor),
         }
     }
@@ -154,6 +161,11 @@ impl OriginHistory {
     /// When it ended, in milliseconds since 1970.
     pub fn ended_ms(&self) -> Option<u64> {
         self.end.as_ref().map(|(_, at)| *at)
+    }
+
+    /// Whether nobody is to see the unit any more.
+    pub fn is_forgotten(&self) -> bool {
+        self.forgotten
     }
 
     /// Executors that have to be told, and the offers that they had.
@@ -231,6 +243,7 @@ mod tests {
             Just(given_up()),
             prop_oneof![Just(Kind::Ok), Just(Kind::Cancelled)].prop_map(ended),
             (0..3u32).prop_map(|e| OriginRecord::Released { executor: node(e) }),
+            Just(OriginRecord::Forgotten { at_ms: 1 }),
         ]
     }
 
@@ -281,6 +294,17 @@ mod tests {
         assert_eq!(debts(&back), [(node(1), 2)]);
         let released = OriginRecord::Released { executor: node(1) };
         assert_eq!(debts(&[&back[..], &[released]].concat()), []);
+    }
+
+    #[test]
+    fn only_an_ended_unit_is_forgotten() {
+        let forgotten = OriginRecord::Forgotten { at_ms: 6 };
+        let is_forgotten = |records: &[OriginRecord]| {
+            let all = std::iter::once(order()).chain(records.iter().cloned());
+            OriginHistory::fold(all).unwrap().is_forgotten()
+        };
+        assert!(is_forgotten(&[offered(1, 1), ended(Kind::Ok), forgotten.clone()]));
+        assert!(!is_forgotten(&[offered(1, 1), forgotten, ended(Kind::Ok)]));
     }
 
     #[test]

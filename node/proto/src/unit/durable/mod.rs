@@ -10,6 +10,7 @@ mod history;
 mod offers;
 mod origin;
 mod rerun;
+mod starts;
 mod table;
 mod words;
 
@@ -18,5 +19,6 @@ pub use frames::{ResponseCount, ResponseCursor, ResponseFrames, position};
 pub use history::{OriginHistory, RecordFault};
 pub use offers::Backoff;
 pub use origin::DurableOrigin;
+pub use starts::EarlierStarts;
 pub use table::{Denial, ExecutorTable, ReleaseAnswer, Resumed, TableLimits};
 pub use words::{Candidate, OriginEffect, OriginInput, OriginPhase, OriginTimings};

@@ -85,6 +85,8 @@ pub struct DurableOrigin {
     debts: Debts,
     /// Somebody wants it to end.
     cancelled: bool,
+    /// The append that says that nobody is to see it any more.
+    forgetting: Option<u64>,
     /// Why records of it may be missing: it may have been offered, run or ended without a trace here.
     doubted: Option<String>,
     next_append: u64,
@@ -154,6 +156,7 @@ impl DurableOrigin {
             eof: None,
             debts: Debts::new(timings),
             cancelled: false,
+            forgetting: None,
             doubted: None,
             next_append: 1,
             next_conversation: 1,
@@ -240,6 +243,7 @@ impl DurableOrigin {
             OriginInput::NotReleased(executor, number) if self.debts.defer(&executor, number, now) => {}
             OriginInput::NotReleased(executor, number) => self.on_released(&executor, number),
             OriginInput::Cancel => self.cancel(),
+            OriginInput::Forget => self.forget(),
             OriginInput::Wake => {}
             OriginInput::MeshChanged => self.hurry(),
             OriginInput::Unreachable(at, why) if self.is_talking(at) => self.on_unreachable(why),

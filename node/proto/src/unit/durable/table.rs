@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::starts::EarlierStarts;
 use crate::id::{Incarnation, NodeId, UnitId};
 use crate::wire::durable::Offer;
 use crate::wire::unit::Kind;
@@ -83,16 +84,18 @@ pub struct ExecutorTable<T> {
     limits: TableLimits,
     held: BTreeMap<UnitId, Held<T>>,
     denied: Denied,
+    earlier: EarlierStarts,
 }
 
 impl<T> ExecutorTable<T> {
-    /// The empty table of an executor in this life.
-    pub fn new(life: Incarnation, limits: TableLimits) -> Self {
+    /// The empty table of an executor in this life, with what is known of the one before.
+    pub fn new(life: Incarnation, limits: TableLimits, earlier: EarlierStarts) -> Self {
         Self {
             life,
             limits,
             held: BTreeMap::new(),
             denied: Denied::default(),
+            earlier,
         }
     }
 
@@ -189,10 +192,17 @@ impl<T> ExecutorTable<T> {
             }
             arriving = true;
         }
-        if offer.life != self.life {
+        if offer.life != self.life && self.earlier.may_have_begun(unit, offer) {
             return refused(
                 Kind::NodeLost,
                 "the executor has restarted, and nothing is left of the unit there",
+            );
+        }
+        if offer.life != self.life {
+            // If it still arrives it is refused: it was meant for another life.
+            return refused(
+                Kind::NoSuchUnit,
+                "the executor has restarted, and had not taken the unit before",
             );
         }
         if !self.deny(unit, origin, offer.number, now_ms) {
@@ -321,7 +331,7 @@ mod tests {
     };
 
     fn table() -> ExecutorTable<&'static str> {
-        ExecutorTable::new(LIFE, LIMITS)
+        ExecutorTable::new(LIFE, LIMITS, EarlierStarts::unknown())
     }
 
     fn unit(number: u128) -> UnitId {
@@ -448,6 +458,33 @@ mod tests {
         assert_eq!(
             kind(table.submit(unit(2), &origin, earlier, || "late")),
             Kind::NodeLost
+        );
+    }
+
+    #[test]
+    fn what_was_not_taken_is_denied_if_it_is_known_what_has_begun() {
+        let begun = [unit(1)].into();
+        let mut table = ExecutorTable::<()>::new(LIFE, LIMITS, EarlierStarts::of(Incarnation(6), begun));
+        let origin = node("O");
+        let of_life = |life| Offer {
+            number: 1,
+            life: Incarnation(life),
+        };
+        for (number, life, kind) in [
+            (1, 6, Kind::NodeLost),
+            (2, 6, Kind::NoSuchUnit),
+            (2, 5, Kind::NodeLost),
+        ] {
+            assert_eq!(
+                resumed(table.resume(unit(number), &origin, of_life(life), 0)),
+                kind
+            );
+        }
+        assert_eq!(table.denied.order.len(), 0);
+        assert_eq!(
+            kind(table.submit(unit(2), &origin, of_life(6), || ())),
+            Kind::NodeLost,
+            "also if it still arrives"
         );
     }
 

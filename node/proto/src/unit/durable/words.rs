@@ -83,6 +83,8 @@ pub enum OriginInput {
     NotReleased(NodeId, u32),
     /// The submitter, or another one who may, wants it to end.
     Cancel,
+    /// Nobody is to see the unit any more, which has ended.
+    Forget,
     /// Time has passed, or the mesh has changed: what waits may be tried again.
     Wake,
     /// The mesh has changed: what waits is to be tried at once.

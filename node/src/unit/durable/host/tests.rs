@@ -14,6 +14,7 @@ use crate::exec::tests::workers::{self, Gate, Go};
 use crate::exec::{ExecSettings, Registry};
 use crate::store::faulty::{Fault, Faulty, Op};
 use crate::store::{Entry, Found, StoreSettings, Stream, Sync};
+use crate::unit::durable::recover::take_executor;
 
 const LIFE: Incarnation = Incarnation(7);
 /// What the host reads of a kept payload at once.
@@ -36,30 +37,47 @@ fn rig() -> Rig {
 
 fn rig_with(change: impl FnOnce(&mut ExecSettings), work: WorkSettings) -> Rig {
     let dir = tempfile::tempdir().unwrap();
-    let (store, _) = open(&dir);
-    rig_over(store, dir, change, work)
+    rig_in(dir, LIFE, change, work).0
 }
 
 /// One whose disk can fail.
 fn rig_on(disk: &Faulty) -> Rig {
-    let (store, _) = Store::open_faulty(disk, settings()).unwrap();
-    rig_over(
-        store,
-        tempfile::tempdir().unwrap(),
-        |_| {},
-        WorkSettings::default(),
-    )
+    let opened = Store::open_faulty(disk, settings()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    rig_over(opened, dir, LIFE, |_| {}, WorkSettings::default()).0
 }
 
-fn rig_over(store: Store, dir: TempDir, change: impl FnOnce(&mut ExecSettings), work: WorkSettings) -> Rig {
+/// A host in this life, and what the one before has left.
+fn rig_in(
+    dir: TempDir,
+    life: Incarnation,
+    change: impl FnOnce(&mut ExecSettings),
+    work: WorkSettings,
+) -> (Rig, Vec<Found>, EarlierStarts) {
+    let opened = open(&dir);
+    rig_over(opened, dir, life, change, work)
+}
+
+fn rig_over(
+    (store, found): (Store, Vec<Found>),
+    dir: TempDir,
+    life: Incarnation,
+    change: impl FnOnce(&mut ExecSettings),
+    work: WorkSettings,
+) -> (Rig, Vec<Found>, EarlierStarts) {
     let node = NodeId::parse("here").unwrap();
-    let mut settings = ExecSettings::new(node.clone(), 1, dir.path().join("spool"));
+    let spool = dir.path().join(format!("spool-{}", life.0));
+    let mut settings = ExecSettings::new(node.clone(), 1, spool);
     settings.stop_grace = Duration::ZERO;
     change(&mut settings);
     let registry = Registry::from_entries(workers::all()).unwrap();
     let executor = Executor::new(registry, settings).unwrap();
-    let host = Host::new(node, LIFE, executor, store, work);
-    Rig { host, dir }
+    let (starts, noted) = store.starts(life.0);
+    let earlier = noted.map_or_else(EarlierStarts::unknown, |noted| {
+        EarlierStarts::of(Incarnation(noted.life), noted.begun)
+    });
+    let host = Host::new(node, life, executor, store, starts, earlier.clone(), work);
+    (Rig { host, dir }, found, earlier)
 }
 
 fn settings() -> StoreSettings {
@@ -238,6 +256,31 @@ impl Rig {
             _ => None,
         }
     }
+}
+
+#[tokio::test]
+async fn what_waits_when_the_node_is_killed_goes_back_and_what_has_begun_is_lost() {
+    let rig = rig();
+    let begun = submit("gate:buffer", 0);
+    let (waits, never) = (submit("noop:run", 0), submit("noop:run", 0));
+    let (_talk, _gate) = rig.start(&begun).await;
+    let mut waiting = rig.offer(&waits).await;
+    waiting.0.sender.put_bare(FrameType::PayloadEnd);
+    waiting.0.sender.flush().await.unwrap();
+    waiting.hear_until(FrameType::Accepted).await;
+    // As good as killed: nothing is stored from here on.
+    rig.host.store.close().await;
+    let (rig, found, earlier) = rig_in(rig.dir, Incarnation(8), |_| {}, WorkSettings::default());
+    assert_eq!(found.len(), 2);
+    for found in found {
+        take_executor(&rig.host, found, &earlier).await.unwrap();
+    }
+    let said = rig.resume(&begun).await.hear().await;
+    assert_eq!(said.end(), Some(Kind::NodeLost));
+    let said = rig.resume(&waits).await.hear().await;
+    assert_eq!(said.frames, [FrameType::Accepted, FrameType::Returned]);
+    let said = rig.resume(&never).await.hear().await;
+    assert_eq!(said.refused, Some(Kind::NoSuchUnit));
 }
 
 #[tokio::test]

@@ -211,21 +211,43 @@ fn an_acknowledgement_never_counts_more_than_was_sent() {
 #[test]
 fn after_a_restart_a_unit_without_an_end_is_lost_with_what_it_sent() {
     let (mut unit, mut records) = taken();
-    let restarted = DurableExecutor::recover(records.clone(), ResponseTally::new(), 9).unwrap();
+    let restarted = DurableExecutor::recover(records.clone(), ResponseTally::new(), |_| true, 9).unwrap();
     assert_eq!(restarted.end_of().map(|eof| eof.kind), Some(Kind::NodeLost));
     unit.handle_started();
     unit.handle_piece(b"ab", true);
     unit.flush();
     append(&mut unit, &mut records);
-    let mut restarted = DurableExecutor::recover(records.clone(), tally(&[b"ab"]), 9).unwrap();
+    let mut restarted = DurableExecutor::recover(records.clone(), tally(&[b"ab"]), |_| true, 9).unwrap();
     let eof = restarted.end_of().unwrap().clone();
     assert_eq!(
         (eof.kind, eof.outcome, eof.responses),
         (Kind::NodeLost, eof.kind.outcome(), 1)
     );
     append(&mut restarted, &mut records);
-    let again = DurableExecutor::recover(records, tally(&[b"ab"]), 99).unwrap();
+    let again = DurableExecutor::recover(records, tally(&[b"ab"]), |_| true, 99).unwrap();
     assert_eq!(again.end_of(), Some(&eof));
+}
+
+#[test]
+fn after_a_restart_a_unit_that_has_certainly_not_begun_goes_back() {
+    let (mut unit, mut records) = taken();
+    let asked = |offer: Offer| {
+        assert_eq!(offer, OFFER);
+        false
+    };
+    let mut restarted = DurableExecutor::recover(records.clone(), ResponseTally::new(), asked, 9).unwrap();
+    assert_eq!(restarted.phase(), ExecutorPhase::Returned);
+    let mut known = records.clone();
+    append(&mut restarted, &mut known);
+    let again = DurableExecutor::recover(known, ResponseTally::new(), |_| true, 99).unwrap();
+    assert_eq!(again.phase(), ExecutorPhase::Returned);
+
+    let sent = DurableExecutor::recover(records.clone(), tally(&[b"ab"]), |_| false, 9).unwrap();
+    assert_eq!(sent.end_of().map(|eof| eof.kind), Some(Kind::NodeLost));
+    unit.handle_started();
+    append(&mut unit, &mut records);
+    let started = DurableExecutor::recover(records, ResponseTally::new(), |_| false, 9).unwrap();
+    assert_eq!(started.end_of().map(|eof| eof.kind), Some(Kind::NodeLost));
 }
 
 #[test]
@@ -235,10 +257,10 @@ fn after_a_restart_an_end_stays_if_all_that_it_counts_was_kept() {
     unit.handle_piece(b"ab", true);
     unit.handle_end(Eof::without_responses(Kind::Ok, ""), 2);
     append(&mut unit, &mut records);
-    let whole = DurableExecutor::recover(records.clone(), tally(&[b"ab"]), 9).unwrap();
+    let whole = DurableExecutor::recover(records.clone(), tally(&[b"ab"]), |_| true, 9).unwrap();
     assert_eq!(whole.end_of(), unit.end_of());
     for damaged in [ResponseTally::new(), tally(&[b"aX"])] {
-        let damaged = DurableExecutor::recover(records.clone(), damaged, 9).unwrap();
+        let damaged = DurableExecutor::recover(records.clone(), damaged, |_| true, 9).unwrap();
         assert_eq!(damaged.end_of().map(|eof| eof.kind), Some(Kind::NodeLost));
     }
 }
@@ -250,7 +272,7 @@ fn after_a_restart_the_latest_offer_that_was_taken_counts() {
     let mut unit = DurableExecutor::offered(NodeId::parse("O").unwrap(), later);
     unit.take("echo:bytes", 2);
     append(&mut unit, &mut records);
-    let restarted = DurableExecutor::recover(records, ResponseTally::new(), 9).unwrap();
+    let restarted = DurableExecutor::recover(records, ResponseTally::new(), |_| true, 9).unwrap();
     assert_eq!(restarted.offer(), later);
 }
 
@@ -259,13 +281,15 @@ fn after_a_restart_what_was_given_back_is_so_still() {
     let (mut unit, mut records) = taken();
     assert!(unit.give_back("shuts down", 2));
     append(&mut unit, &mut records);
-    let mut restarted = DurableExecutor::recover(records, ResponseTally::new(), 9).unwrap();
+    let mut restarted = DurableExecutor::recover(records, ResponseTally::new(), |_| true, 9).unwrap();
     assert_eq!(
         (restarted.phase(), restarted.returned()),
         (ExecutorPhase::Returned, Some("shuts down"))
     );
     assert_eq!(effects(&mut restarted), []);
-    assert!(DurableExecutor::recover([ExecutorRecord::Started {}], ResponseTally::new(), 9).is_none());
+    assert!(
+        DurableExecutor::recover([ExecutorRecord::Started {}], ResponseTally::new(), |_| true, 9).is_none()
+    );
 }
 
 #[test]

@@ -93,6 +93,14 @@ impl DurableOrigin {
         }
     }
 
+    pub(super) fn forget(&mut self) {
+        let ended = matches!(self.step, Step::Ended);
+        if ended && !self.history.is_forgotten() && self.forgetting.is_none() {
+            let record = OriginRecord::Forgotten { at_ms: self.now };
+            self.forgetting = Some(self.append(vec![record], Bytes::new(), true));
+        }
+    }
+
     // the journal
 
     pub(super) fn append(&mut self, records: Vec<OriginRecord>, data: Bytes, sync: bool) -> u64 {
@@ -132,6 +140,13 @@ impl DurableOrigin {
             self.acknowledge();
         }
         self.accepting.take_if(|append| *append == number);
+        if self.forgetting.take_if(|append| *append == number).is_some() {
+            self.history.apply(&OriginRecord::Forgotten { at_ms: self.now });
+            // Without debts the last effect has been given already.
+            if !self.debts.is_empty() {
+                self.effects.push_back(OriginEffect::Changed);
+            }
+        }
         self.debts.on_append(number, None);
         match &self.step {
             Step::Storing => {
@@ -191,6 +206,7 @@ impl DurableOrigin {
             self.frames.put_back(data);
             self.append_at = Some(retry);
         }
+        self.forgetting.take_if(|append| *append == number);
         self.debts.on_append(number, Some(retry));
         match &self.step {
             Step::Storing => {

@@ -1,0 +1,312 @@
+//! Which units have begun, noted before they begin: of a unit that was taken and is not among them it is known that it has not.
+//!
+//! The notes are written and not synced. So they count if the process was killed, and not after a loss of power; and they tell of the
+//! units of one life of the node, the one that wrote them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut};
+use parking_lot::Mutex;
+use tracing::{error, warn};
+use twox_hash::XxHash3_64;
+use uuid::Uuid;
+use workmesh_proto::UnitId;
+
+use super::files::{self, Files, OpenFile};
+
+const NAME: &str = "starts";
+const MARK: &[u8; 8] = b"wmstarts";
+const HEAD_BYTES: usize = 64;
+const HEAD_SUM_AT: usize = HEAD_BYTES - 8;
+const BOOT_BYTES: usize = HEAD_SUM_AT - 16;
+const CELL_BYTES: usize = 32;
+const CELL_SUM_AT: usize = CELL_BYTES - 8;
+/// More units than an executor holds at a time.
+const MAX_CELLS: usize = 128 * 1024;
+
+/// Where starts are noted. Clones are handles of one file.
+#[derive(Clone)]
+pub(crate) struct Starts(Arc<Mutex<Cells>>);
+
+struct Cells {
+    files: Arc<dyn Files>,
+    /// `None`: it can't be written, and will not be believed.
+    file: Option<Arc<dyn OpenFile>>,
+    used: HashMap<UnitId, usize>,
+    free: Vec<usize>,
+    most: usize,
+}
+
+/// What an earlier life has noted, if that is all that has begun in it.
+#[derive(Debug)]
+pub(crate) struct Noted {
+    /// The life.
+    pub(crate) life: u64,
+    /// The units, perhaps with some that are forgotten.
+    pub(crate) begun: BTreeSet<UnitId>,
+}
+
+impl Starts {
+    /// Reads what was noted, and begins anew for this `life`.
+    pub(super) fn open(files: Arc<dyn Files>, life: u64) -> (Self, Option<Noted>) {
+        Self::open_with(files, life, MAX_CELLS)
+    }
+
+    fn open_with(files: Arc<dyn Files>, life: u64, most: usize) -> (Self, Option<Noted>) {
+        let boot = files.boot().filter(|boot| boot.len() <= BOOT_BYTES);
+        let earlier = boot.as_ref().and_then(|boot| read(&*files, boot));
+        let file = boot.and_then(|boot| match begin(&*files, &boot, life) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                warn!(%error, "units that wait when this node is killed will count as begun");
+                None
+            }
+        });
+        let cells = Cells {
+            files,
+            file,
+            used: HashMap::new(),
+            free: Vec::new(),
+            most,
+        };
+        (Self(Arc::new(Mutex::new(cells))), earlier)
+    }
+
+    /// The unit is about to begin. An error: that can't be noted, and it must not begin.
+    pub(crate) fn note(&self, unit: UnitId) -> io::Result<()> {
+        let mut cells = self.0.lock();
+        let Some(file) = cells.file.clone() else {
+            return Ok(());
+        };
+        if cells.used.contains_key(&unit) {
+            return Ok(());
+        }
+        let at = cells.free.pop().unwrap_or(cells.used.len());
+        let written = if at < cells.most {
+            files::write_all(&*file, place(at), &cell(unit))
+        } else {
+            Err(io::ErrorKind::FileTooLarge.into())
+        };
+        match written {
+            Ok(()) => {
+                cells.used.insert(unit, at);
+                Ok(())
+            }
+            Err(error) => {
+                cells.free.push(at);
+                cells.give_up(&*file, error)
+            }
+        }
+    }
+
+    /// The unit's origin has released it: nobody will ask whether it has begun.
+    pub(crate) fn forget(&self, unit: UnitId) {
+        let mut cells = self.0.lock();
+        if let Some(at) = cells.used.remove(&unit) {
+            cells.free.push(at);
+        }
+        if cells.used.len() < cells.used.capacity() / 4 {
+            let room = cells.used.len() * 2;
+            cells.used.shrink_to(room);
+        }
+    }
+}
+
+impl Cells {
+    /// A file that lacks a note must not be believed.
+    fn give_up(&mut self, file: &dyn OpenFile, why: io::Error) -> io::Result<()> {
+        if file.truncate(0).is_err() && self.files.remove(NAME).is_err() {
+            error!(error = %why, "can't note that a unit begins: it is given back");
+            return Err(why);
+        }
+        warn!(error = %why, "can't note which units begin: those that wait when this node is killed will count as begun");
+        self.file = None;
+        (self.used, self.free) = (HashMap::new(), Vec::new());
+        Ok(())
+    }
+}
+
+fn place(cell: usize) -> u64 {
+    (HEAD_BYTES + cell * CELL_BYTES) as u64
+}
+
+fn cell(unit: UnitId) -> [u8; CELL_BYTES] {
+    let mut cell = [0; CELL_BYTES];
+    cell[..16].copy_from_slice(unit.0.as_bytes());
+    let sum = XxHash3_64::oneshot(&cell[..CELL_SUM_AT]);
+    cell[CELL_SUM_AT..].copy_from_slice(&sum.to_be_bytes());
+    cell
+}
+
+fn head(boot: &str, life: u64) -> [u8; HEAD_BYTES] {
+    let mut head = [0; HEAD_BYTES];
+    let mut rest = &mut head[..];
+    rest.put_slice(MARK);
+    rest.put_u64(life);
+    rest.put_slice(boot.as_bytes());
+    let sum = XxHash3_64::oneshot(&head[..HEAD_SUM_AT]);
+    head[HEAD_SUM_AT..].copy_from_slice(&sum.to_be_bytes());
+    head
+}
+
+fn begin(files: &dyn Files, boot: &str, life: u64) -> io::Result<Arc<dyn OpenFile>> {
+    let file = match files.open(NAME) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => files.create(NAME)?,
+        file => file?,
+    };
+    file.truncate(0)?;
+    files::write_all(&*file, 0, &head(boot, life))?;
+    Ok(file)
+}
+
+/// What the file tells; `None`: it is not to be believed.
+fn read(files: &dyn Files, boot: &str) -> Option<Noted> {
+    let file = files.open(NAME).ok()?;
+    let length = usize::try_from(file.length().ok()?).ok()?;
+    if !(HEAD_BYTES..=HEAD_BYTES + MAX_CELLS * CELL_BYTES).contains(&length) {
+        return None;
+    }
+    let mut bytes = vec![0; length];
+    if files::read_full(&*file, 0, &mut bytes).ok()? != length {
+        return None;
+    }
+    let (first, cells) = bytes.split_at(HEAD_BYTES);
+    let life = first.get(MARK.len()..)?.get_u64();
+    if first != head(boot, life) {
+        return None;
+    }
+    let mut begun = BTreeSet::new();
+    for bytes in cells.chunks(CELL_BYTES) {
+        let unit = UnitId(Uuid::from_slice(bytes.get(..16)?).ok()?);
+        if bytes != cell(unit) {
+            return None;
+        }
+        begun.insert(unit);
+    }
+    Some(Noted { life, begun })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::faulty::{Crash, Fault, Faulty, Op};
+
+    fn unit(number: u128) -> UnitId {
+        UnitId(Uuid::from_u128(number))
+    }
+
+    fn open(disk: &Faulty, life: u64) -> (Starts, Option<Noted>) {
+        Starts::open(Arc::new(disk.clone()), life)
+    }
+
+    /// Which of the units 1 to 3, taken in life 7, have certainly not begun.
+    fn unbegun(disk: &Faulty) -> Vec<u128> {
+        let (_, noted) = open(disk, 99);
+        (1..=3)
+            .filter(|number| is_unbegun(noted.as_ref(), *number))
+            .collect()
+    }
+
+    fn is_unbegun(noted: Option<&Noted>, number: u128) -> bool {
+        noted.is_some_and(|noted| noted.life == 7 && !noted.begun.contains(&unit(number)))
+    }
+
+    fn disk_with_two() -> (Faulty, Starts) {
+        let disk = Faulty::new();
+        let (starts, noted) = open(&disk, 7);
+        assert!(noted.is_none());
+        starts.note(unit(1)).unwrap();
+        starts.note(unit(2)).unwrap();
+        (disk, starts)
+    }
+
+    #[test]
+    fn after_a_kill_it_is_known_which_units_have_not_begun() {
+        let (disk, _starts) = disk_with_two();
+        assert_eq!(unbegun(&disk.kill()), [3]);
+    }
+
+    #[test]
+    fn each_life_begins_anew() {
+        let (disk, _starts) = disk_with_two();
+        drop(open(&disk, 8));
+        assert_eq!(unbegun(&disk), []);
+    }
+
+    #[test]
+    fn after_a_loss_of_power_nothing_is_known() {
+        let (disk, _starts) = disk_with_two();
+        let content = disk.content(NAME);
+        for crash in [Crash::Synced, Crash::Unlinked] {
+            let left = disk.crash(crash);
+            left.set_content(NAME, content.clone());
+            assert_eq!(unbegun(&left), []);
+        }
+    }
+
+    #[test]
+    fn a_place_is_used_again_once_nothing_is_left_of_its_unit() {
+        let (disk, starts) = disk_with_two();
+        let length = disk.content(NAME).len();
+        starts.forget(unit(1));
+        starts.note(unit(3)).unwrap();
+        starts.note(unit(2)).unwrap();
+        assert_eq!(disk.content(NAME).len(), length);
+        assert_eq!(unbegun(&disk.kill()), [1]);
+    }
+
+    #[test]
+    fn a_file_that_is_damaged_is_not_believed() {
+        let (disk, _starts) = disk_with_two();
+        let whole = disk.content(NAME);
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            disk.set_content(NAME, bytes);
+            assert_eq!(unbegun(&disk), [], "byte {at}");
+        }
+        for length in 1..whole.len() {
+            disk.set_content(NAME, whole[..length].to_vec());
+            let cut_between = length >= HEAD_BYTES && (length - HEAD_BYTES).is_multiple_of(CELL_BYTES);
+            assert_eq!(unbegun(&disk).is_empty(), !cut_between, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_written_is_not_believed() {
+        let (disk, starts) = disk_with_two();
+        disk.fault(Fault::Fail {
+            op: Op::Write,
+            nth: 0,
+            times: 1,
+        });
+        starts.note(unit(3)).unwrap();
+        disk.heal();
+        starts.note(unit(1)).unwrap();
+        assert_eq!(unbegun(&disk.kill()), []);
+    }
+
+    #[test]
+    fn a_unit_that_can_not_be_noted_at_all_does_not_begin() {
+        let (disk, starts) = disk_with_two();
+        disk.fault(Fault::FailAny { nth: 0, times: 3 });
+        assert!(starts.note(unit(3)).is_err());
+        disk.heal();
+        assert_eq!(unbegun(&disk.kill()), [3]);
+        starts.note(unit(3)).unwrap();
+        assert_eq!(unbegun(&disk.kill()), []);
+    }
+
+    #[test]
+    fn more_units_than_there_are_places_are_not_noted() {
+        let disk = Faulty::new();
+        let (starts, _) = Starts::open_with(Arc::new(disk.clone()), 7, 2);
+        starts.note(unit(1)).unwrap();
+        starts.note(unit(2)).unwrap();
+        assert_eq!(unbegun(&disk.kill()), [3]);
+        starts.note(unit(3)).unwrap();
+        assert_eq!(unbegun(&disk.kill()), []);
+    }
+}
