@@ -150,8 +150,9 @@ impl Writer {
     fn remove_segment(&mut self, number: Number) -> Result<(), StoreError> {
         self.log.sync(&self.shared.index)?;
         match self.log.list(&self.shared.index, Some(number)) {
-            // The list has room once the segment is gone.
-            Ok(()) | Err(StoreError::Full) => {}
+            Ok(()) => {}
+            // There is room for a list once the segment is gone. Until then there is none: it would miss the segment.
+            Err(StoreError::Full) => self.log.unlist()?,
             Err(error) => return Err(error),
         }
         let path = segment::path(number);

@@ -212,6 +212,11 @@ impl Faulty {
         self.world.lock().names[name].lock().written.clone()
     }
 
+    /// Whether there is a file of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.world.lock().names.contains_key(name)
+    }
+
     /// Takes a file away, for good.
     pub(super) fn take_away(&self, name: &str) {
         let mut world = self.world.lock();

@@ -108,6 +108,17 @@ impl Inventory {
 }
 
 impl Log {
+    /// Removes the list, for good until another one is written.
+    pub(super) fn unlist(&mut self) -> Result<(), StoreError> {
+        let failed = |error| StoreError::io("remove", &self.files.path(SEGMENTS), error);
+        match self.files.remove(SEGMENTS) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        self.inventory.written = None;
+        self.files.sync_dir("").map_err(failed)
+    }
+
     /// Writes down which segments there are, but for the one that is about to be removed.
     pub(super) fn list(&mut self, index: &Mutex<Index>, but: Option<Number>) -> Result<(), StoreError> {
         let mut listing: Listing = index

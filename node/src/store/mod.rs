@@ -237,7 +237,8 @@ impl Store {
         self.handle.shared.queue.attend().await;
     }
 
-    /// Where this `life` of the node notes which units begin, and what the one before has noted. Once for each life; blocks.
+    /// Where this `life` of the node notes which units begin, once it is told to, and what the one before has noted. Once for each life;
+    /// blocks.
     pub(crate) fn starts(&self, life: u64) -> (Starts, Option<Noted>) {
         Starts::open(Arc::clone(&self.handle.shared.files), life)
     }

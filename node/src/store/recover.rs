@@ -49,6 +49,7 @@ pub(super) fn recover(
         gathering: Gathering::default(),
         gap: None,
         damaged: 0,
+        shortened: false,
     };
     for line in &format.damage {
         recovery.report(line);
@@ -65,6 +66,9 @@ pub(super) fn recover(
         recovery.read_segment(*number, opened, Some(*number) == newest, listed)?;
     }
     recovery.settle_gap(None);
+    if recovery.shortened {
+        inventory.owe(listing.clone());
+    }
     let mut log = Log::new(Arc::clone(files), mark, segment_bytes, inventory);
     log.next_number = 1 + newest.max(listing.keys().next_back().copied()).unwrap_or(0);
     log.active = recovery.reuse(segments.last_key_value(), segment_bytes)?;
@@ -110,6 +114,8 @@ struct Recovery<'a> {
     /// Damage right before the next record, that does not say whose it is.
     gap: Option<Gap>,
     damaged: u64,
+    /// A segment is torn before where it was synced: once it is cut, only the list says so.
+    shortened: bool,
 }
 
 /// Bytes in which there are records that can't be read.
@@ -238,6 +244,7 @@ impl Recovery<'_> {
                 }
                 Item::Torn { at } => {
                     counts = at as u32;
+                    self.shortened |= counts < listed;
                     if !newest || !opened.headed || counts < listed {
                         self.set_aside(number, at..bytes.len(), &bytes);
                         self.settle_gap(None);

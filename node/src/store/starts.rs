@@ -32,6 +32,9 @@ pub(crate) struct Starts(Arc<Mutex<Cells>>);
 
 struct Cells {
     files: Arc<dyn Files>,
+    life: u64,
+    /// `None`: what is written can't be told from what another boot of the system has left.
+    boot: Option<String>,
     /// `None`: it can't be written, and will not be believed.
     file: Option<Arc<dyn OpenFile>>,
     used: HashMap<UnitId, usize>,
@@ -49,7 +52,7 @@ pub(crate) struct Noted {
 }
 
 impl Starts {
-    /// Reads what was noted, and begins anew for this `life`.
+    /// Reads what was noted. Nothing is noted for this `life` until it has [begun](Self::begin).
     pub(super) fn open(files: Arc<dyn Files>, life: u64) -> (Self, Option<Noted>) {
         Self::open_with(files, life, MAX_CELLS)
     }
@@ -57,21 +60,29 @@ impl Starts {
     fn open_with(files: Arc<dyn Files>, life: u64, most: usize) -> (Self, Option<Noted>) {
         let boot = files.boot().filter(|boot| boot.len() <= BOOT_BYTES);
         let earlier = boot.as_ref().and_then(|boot| read(&*files, boot));
-        let file = boot.and_then(|boot| match begin(&*files, &boot, life) {
-            Ok(file) => Some(file),
-            Err(error) => {
-                warn!(%error, "units that wait when this node is killed will count as begun");
-                None
-            }
-        });
         let cells = Cells {
             files,
-            file,
+            life,
+            boot,
+            file: None,
             used: HashMap::new(),
             free: Vec::new(),
             most,
         };
         (Self(Arc::new(Mutex::new(cells))), earlier)
+    }
+
+    /// Notes for this life from here on, in place of what the earlier one has noted. Blocks. To be called before the first unit begins,
+    /// and once what follows from the earlier notes is stored: until then another start needs them.
+    pub(crate) fn begin(&self) {
+        let mut cells = self.0.lock();
+        let Some(boot) = &cells.boot else { return };
+        match begin(&*cells.files, boot, cells.life) {
+            Ok(file) => cells.file = Some(file),
+            Err(error) => {
+                warn!(%error, "units that wait when this node is killed will count as begun");
+            }
+        }
     }
 
     /// The unit is about to begin. An error: that can't be noted, and it must not begin.
@@ -198,12 +209,14 @@ mod tests {
     }
 
     fn open(disk: &Faulty, life: u64) -> (Starts, Option<Noted>) {
-        Starts::open(Arc::new(disk.clone()), life)
+        let (starts, noted) = Starts::open(Arc::new(disk.clone()), life);
+        starts.begin();
+        (starts, noted)
     }
 
     /// Which of the units 1 to 3, taken in life 7, have certainly not begun.
     fn unbegun(disk: &Faulty) -> Vec<u128> {
-        let (_, noted) = open(disk, 99);
+        let (_, noted) = Starts::open(Arc::new(disk.clone()), 99);
         (1..=3)
             .filter(|number| is_unbegun(noted.as_ref(), *number))
             .collect()
@@ -226,6 +239,15 @@ mod tests {
     fn after_a_kill_it_is_known_which_units_have_not_begun() {
         let (disk, _starts) = disk_with_two();
         assert_eq!(unbegun(&disk.kill()), [3]);
+    }
+
+    #[test]
+    fn what_was_noted_stays_until_the_next_life_has_begun() {
+        let (disk, _starts) = disk_with_two();
+        let (second, _) = Starts::open(Arc::new(disk.clone()), 8);
+        assert_eq!(unbegun(&disk.kill()), [3]);
+        second.begin();
+        assert_eq!(unbegun(&disk.kill()), []);
     }
 
     #[test]
@@ -303,6 +325,7 @@ mod tests {
     fn more_units_than_there_are_places_are_not_noted() {
         let disk = Faulty::new();
         let (starts, _) = Starts::open_with(Arc::new(disk.clone()), 7, 2);
+        starts.begin();
         starts.note(unit(1)).unwrap();
         starts.note(unit(2)).unwrap();
         assert_eq!(unbegun(&disk.kill()), [3]);

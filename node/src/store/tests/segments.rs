@@ -1,6 +1,6 @@
 //! Segments that are gone, emptied, cut or replaced: the store opens, and says which, and whose records may have been there.
 
-use super::faulty::{Crash, Faulty, Op};
+use super::faulty::{Crash, Fault, Faulty, Op};
 use super::*;
 
 fn open_on(disk: &Faulty) -> (Store, Vec<Found>) {
@@ -212,4 +212,37 @@ async fn appends_write_no_list() {
     let done = [Op::Create, Op::Rename, Op::SyncDir].map(|op| disk.count(op));
     assert_eq!((done, disk.count(Op::Sync)), ([0; 3], 48));
     store.close().await;
+}
+
+#[tokio::test]
+async fn a_segment_that_is_removed_when_there_is_no_room_for_a_list_is_not_missed() {
+    let mut without_list = 0;
+    for nth in 0..120 {
+        let disk = Faulty::new();
+        let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+        for number in 1..=40 {
+            let entries = vec![record("stays or goes"), payload(bytes(3, 300))];
+            store.append(key(number), entries, Sync::Synced).await.unwrap();
+        }
+        disk.fault(Fault::Full {
+            nth,
+            times: usize::MAX,
+        });
+        for number in 1..=36 {
+            // What can't be removed stays.
+            let _full = store.remove(key(number)).await;
+        }
+        // The store's thread has done what it wanted to do before this.
+        let _full = store.append(key(41), vec![record("last")], Sync::Synced).await;
+        let left = disk.crash(Crash::Written);
+        without_list += usize::from(!left.has("SEGMENTS"));
+        let (again, found) = Store::open_with(Arc::new(left), small()).unwrap();
+        for found in found {
+            assert_eq!((found.damage, found.doubt), (None, None), "no room from {nth} on");
+        }
+        again.close().await;
+        disk.heal();
+        store.close().await;
+    }
+    assert!(without_list > 0);
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -25,6 +26,8 @@ use crate::store::{Starts, Store, StoreError};
 const COLLECT: Duration = Duration::from_secs(60);
 /// How long the ends of units that were stopped with the node may take to be stored.
 const LAST_ENDS: Duration = Duration::from_secs(2);
+/// How long a start waits until what became of the units of the life before is stored.
+const TAKEN_OVER: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(crate) struct Host {
@@ -208,21 +211,40 @@ impl Host {
         });
     }
 
-    /// Takes a unit that an earlier life has left.
-    pub(super) fn take_over(&self, hosted: Hosted) {
+    /// Takes a unit that an earlier life has left. The task has stored what follows for the unit from that life's end.
+    pub(super) fn take_over(&self, hosted: Hosted) -> JoinHandle<()> {
         let (origin, offer) = hosted.with(|machine| (machine.origin().clone(), machine.offer()));
         let hosted = Arc::new(hosted);
         self.table
             .lock()
             .restore(hosted.unit, origin, offer, hosted.clone());
-        // That it ended with its node is stored when the store has room.
+        // That it ended with its node is stored when the store has room; nothing is appended behind its removal.
         let (store, closing) = (self.store.clone(), self.closing.clone());
         self.tasks.spawn(async move {
             tokio::select! {
+                biased;
                 () = closing.cancelled() => {}
+                () = hosted.stop.cancelled() => {}
                 () = hosted.store_all(&store) => {}
             }
-        });
+        })
+    }
+
+    /// Notes which units begin in this life, once those that were taken over are stored; a disk that does not take them is not waited for.
+    pub(super) async fn begin_life(&self, taken_over: Vec<JoinHandle<()>>) {
+        let stored = async {
+            for task in taken_over {
+                // It ends early with the node, or with the unit.
+                let _ended = task.await;
+            }
+        };
+        if tokio::time::timeout(TAKEN_OVER, stored).await.is_err() {
+            warn!("what became of units that ran here could not be stored in time");
+        }
+        let starts = self.starts.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || starts.begin()).await {
+            warn!(%error, "units that wait when this node is killed will count as begun");
+        }
     }
 
     fn all(&self) -> Vec<Arc<Hosted>> {
@@ -288,8 +310,20 @@ impl Host {
         let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         loop {
             tokio::time::sleep(COLLECT).await;
+            self.remove_released().await;
             self.end_forsaken(*lost_after).await;
             self.forget_ended_before(now_ms().saturating_sub(patience)).await;
+        }
+    }
+
+    /// Removes the units that were released when the disk did not let them go; their origins may not ask again.
+    async fn remove_released(&self) {
+        let released = |hosted: &Arc<Hosted>| hosted.with(|machine| machine.is_forgotten());
+        for hosted in self.all().into_iter().filter(released) {
+            if self.remove(&hosted).await.is_ok() {
+                self.abandon(hosted.unit, hosted.with(|machine| machine.offer()));
+                self.starts.forget(hosted.unit);
+            }
         }
     }
 
@@ -301,7 +335,13 @@ impl Host {
             if hosted.with(|machine| machine.lose(&why, now_ms())) {
                 warn!(unit = %hosted.unit, "ended a unit that its origin has not asked for");
             }
-            if let Err(error) = hosted.store_once(&self.store).await {
+            let stored = tokio::select! {
+                biased;
+                // Released: nothing is appended behind its removal.
+                () = hosted.stop.cancelled() => continue,
+                stored = hosted.store_once(&self.store) => stored,
+            };
+            if let Err(error) = stored {
                 warn!(unit = %hosted.unit, %error, "the end of a unit can't be stored; it is tried again");
             }
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 use workmesh_proto::record::{self, ExecutorRecord, OriginRecord};
 use workmesh_proto::unit::ResponseTally;
@@ -36,12 +37,17 @@ pub(crate) async fn recover(work: &Arc<Work>, host: &Arc<Host>, found: Vec<Found
             "durable units found"
         );
     }
+    let mut taken_over = Vec::with_capacity(executors.len());
     for found in executors {
         let unit = found.key.unit;
-        if let Err(why) = take_executor(host, found, starts).await {
-            error!(%unit, error = why, "what was kept of a unit that ran here can't be read; it stays in the store");
+        match take_executor(host, found, starts).await {
+            Ok(task) => taken_over.extend(task),
+            Err(why) => {
+                error!(%unit, error = why, "what was kept of a unit that ran here can't be read; it stays in the store");
+            }
         }
     }
+    host.begin_life(taken_over).await;
     let mut drives = Vec::new();
     for found in origins {
         let unit = found.key.unit;
@@ -119,11 +125,11 @@ pub(super) async fn take_executor(
     host: &Arc<Host>,
     found: Found,
     starts: &EarlierStarts,
-) -> Result<(), String> {
+) -> Result<Option<JoinHandle<()>>, String> {
     let unit = found.key.unit;
     if found.records.is_empty() && found.damage.is_none() {
         forget(&host.store, found.key).await;
-        return Ok(());
+        return Ok(None);
     }
     let (records, unread) = read_all::<ExecutorRecord>(&found);
     let (kept, damage) = count(&host.store, &found).await;
@@ -134,8 +140,11 @@ pub(super) async fn take_executor(
             .or(damage)
             .unwrap_or_else(|| "its first record is missing".to_owned())
     })?;
-    host.take_over(Hosted::new(unit, machine, found.response_bytes));
-    Ok(())
+    Ok(Some(host.take_over(Hosted::new(
+        unit,
+        machine,
+        found.response_bytes,
+    ))))
 }
 
 /// The records up to the first that can't be read, and why not.

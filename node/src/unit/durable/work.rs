@@ -326,12 +326,26 @@ impl Work {
     }
 
     /// A unit has ended for all concerned: what is left of it in memory is a row.
-    pub(super) fn settle(self: &Arc<Self>, active: &Active) {
+    pub(super) fn settle(self: &Arc<Self>, active: &Arc<Active>) {
         if active.is_forgotten() {
-            let (work, unit) = (self.clone(), active.unit);
-            self.tasks.spawn(async move { work.remove(unit).await });
-        } else if let Some(ended) = EndedUnit::of(active, &self.names) {
+            let (work, active) = (self.clone(), active.clone());
+            self.tasks
+                .spawn(async move { work.remove_forgotten(&active).await });
+            return;
+        }
+        if let Some(ended) = EndedUnit::of(active, &self.names) {
             self.table.lock().end(ended);
+        }
+        active.settle();
+    }
+
+    /// Nobody sees the unit any more: it goes as soon as the disk lets it go.
+    async fn remove_forgotten(&self, active: &Active) {
+        while !self.remove(active.unit).await {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(REMOVAL) => {}
+            }
         }
         active.settle();
     }
@@ -467,7 +481,8 @@ impl Work {
                 Entry::Active(active) => active.with_state(|state| state.history.ended_ms()),
                 Entry::Storing => None,
             };
-            ended.filter(|at| *at <= before_ms).map(|_| *unit)
+            let goes = |at: &u64| *at <= before_ms && !table.going.contains(unit);
+            ended.filter(goes).map(|_| *unit)
         };
         table.units.iter().filter_map(old).collect()
     }

@@ -158,6 +158,11 @@ impl DurableExecutor {
         self.forgotten || matches!(self.phase, ExecutorPhase::Ended | ExecutorPhase::Returned)
     }
 
+    /// Whether its origin has released it.
+    pub fn is_forgotten(&self) -> bool {
+        self.forgotten
+    }
+
     /// Where it is.
     pub fn phase(&self) -> ExecutorPhase {
         self.phase

@@ -87,6 +87,8 @@ pub struct DurableOrigin {
     cancelled: bool,
     /// The append that says that nobody is to see it any more.
     forgetting: Option<u64>,
+    /// It is to be said again at this time: the journal has refused it.
+    forget_at: Option<u64>,
     /// Why records of it may be missing: it may have been offered, run or ended without a trace here.
     doubted: Option<String>,
     next_append: u64,
@@ -157,6 +159,7 @@ impl DurableOrigin {
             debts: Debts::new(timings),
             cancelled: false,
             forgetting: None,
+            forget_at: None,
             doubted: None,
             next_append: 1,
             next_conversation: 1,
@@ -212,7 +215,7 @@ impl DurableOrigin {
         };
         let deadline = self.history.order().deadline_ms.filter(|_| self.may_end());
         let debts = self.debts.next_at().filter(|_| self.may_tell());
-        [step, deadline, debts, self.append_at]
+        [step, deadline, debts, self.append_at, self.forget_at]
             .into_iter()
             .flatten()
             .min()
@@ -315,6 +318,9 @@ impl DurableOrigin {
             }
             _ => {}
         }
+        if self.forget_at.take_if(|at| *at <= now).is_some() {
+            self.forget();
+        }
         if self.may_tell() {
             self.tell_debts();
         }
@@ -333,6 +339,7 @@ impl DurableOrigin {
         }
         self.debts.at_latest(latest);
         self.append_at = self.append_at.map(|at| latest.min(at));
+        self.forget_at = self.forget_at.map(|at| latest.min(at));
         self.apart_since = self.apart_since.map(|since| now.min(since));
         self.accepted_ms = now.min(self.accepted_ms);
     }

@@ -73,6 +73,7 @@ fn rig_over(
     let registry = Registry::from_entries(workers::all()).unwrap();
     let executor = Executor::new(registry, settings).unwrap();
     let (starts, noted) = store.starts(life.0);
+    starts.begin();
     let earlier = noted.map_or_else(EarlierStarts::unknown, |noted| {
         EarlierStarts::of(Incarnation(noted.life), noted.begun)
     });

@@ -206,7 +206,9 @@ impl DurableOrigin {
             self.frames.put_back(data);
             self.append_at = Some(retry);
         }
-        self.forgetting.take_if(|append| *append == number);
+        if self.forgetting.take_if(|append| *append == number).is_some() {
+            self.forget_at = Some(retry);
+        }
         self.debts.on_append(number, Some(retry));
         match &self.step {
             Step::Storing => {

@@ -405,3 +405,36 @@ fn with_a_damaged_journal_a_unit_that_its_executor_has_goes_on() {
         "{seen:?}"
     );
 }
+
+#[test]
+fn a_release_that_the_journal_refuses_is_stored_later() {
+    let mut unit = following(order(None, false));
+    unit.handle(OriginInput::Cancel, 1000);
+    let seen = effects(&mut unit);
+    let Some(OriginEffect::Append { number: ending, .. }) = seen
+        .iter()
+        .find(|effect| matches!(effect, OriginEffect::Append { .. }))
+    else {
+        panic!("{seen:?}");
+    };
+    unit.handle(OriginInput::Stored(*ending), 1000);
+    effects(&mut unit);
+    let forgotten = |unit: &mut DurableOrigin| {
+        effects(unit).into_iter().find_map(|effect| match effect {
+            OriginEffect::Append { number, records, .. } => {
+                matches!(records[..], [OriginRecord::Forgotten { .. }]).then_some(number)
+            }
+            _ => None,
+        })
+    };
+    unit.handle(OriginInput::Forget, 1000);
+    let first = forgotten(&mut unit).unwrap();
+    unit.handle(OriginInput::NotStored(first, "full".into()), 1000);
+    assert_eq!(forgotten(&mut unit), None);
+    let again = unit.poll_timeout().unwrap();
+    unit.handle(OriginInput::Wake, again);
+    let second = forgotten(&mut unit).unwrap();
+    assert!(!unit.history().is_forgotten());
+    unit.handle(OriginInput::Stored(second), again);
+    assert!(unit.history().is_forgotten());
+}
