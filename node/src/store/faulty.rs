@@ -212,6 +212,11 @@ impl Faulty {
         self.world.lock().names[name].lock().written.clone()
     }
 
+    /// Lets every operation wait while the answer lives.
+    pub(super) fn hold(&self) -> impl Sized + '_ {
+        self.world.lock()
+    }
+
     /// Whether there is a file of this name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.world.lock().names.contains_key(name)
