@@ -27,6 +27,8 @@ use crate::control::client::{ClientError, UnitSender};
 
 /// How long the end of a cancelled unit is awaited whose responses nobody reads any more, or whose node is away.
 const UNREAD_END: Duration = Duration::from_secs(5);
+/// How long what is left of an ended unit's output may take to be written after Ctrl-C.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// One unit, from its submission to its end.
 #[derive(Debug)]
@@ -199,13 +201,17 @@ impl Conversation {
         progress.hide();
         let written = match printer {
             None => Ok(()),
-            Some(printer) => tokio::select! {
-                written = printer.finish() => written,
-                () = &mut interrupt, if !interrupted => {
-                    state.stopped.get_or_insert(Stopped::Interrupted);
-                    Ok(())
+            Some(printer) => {
+                let mut finishing = pin!(printer.finish());
+                tokio::select! {
+                    written = &mut finishing => written,
+                    () = &mut interrupt, if !interrupted => {
+                        state.stopped.get_or_insert(Stopped::Interrupted);
+                        // A reader that reads gets the rest, and no half a line.
+                        tokio::time::timeout(LAST_LINES, finishing).await.unwrap_or(Ok(()))
+                    }
                 }
-            },
+            }
         };
         if let Some(broken) = broken {
             return Err(broken);

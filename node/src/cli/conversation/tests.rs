@@ -180,6 +180,60 @@ async fn an_interrupt_cancels_the_unit_and_waits_for_its_end() {
     assert_eq!(exit::of_error(&error), exit::CANCELLED);
 }
 
+/// Says when it is first written to, and takes nothing before it is told to.
+struct SlowSink {
+    began: Option<oneshot::Sender<()>>,
+    go: std::sync::mpsc::Receiver<()>,
+    sink: Sink,
+}
+
+impl Write for SlowSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(began) = self.began.take() {
+            began.send(()).unwrap();
+            self.go.recv().unwrap();
+        }
+        self.sink.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_interrupt_after_the_end_leaves_no_half_a_line() {
+    let (client, mut node) = pair(4096);
+    let (interrupt, interrupted) = oneshot::channel();
+    let (began, begun) = oneshot::channel();
+    let (go, gone) = std::sync::mpsc::channel();
+    let sink = Sink::default();
+    let slow = SlowSink {
+        began: Some(began),
+        go: gone,
+        sink: sink.clone(),
+    };
+    let talk = conversation(None, Format::Json).hold(client, || Ok(slow), async {
+        interrupted.await.unwrap();
+        go.send(()).unwrap();
+    });
+    let (ended, ()) = tokio::join!(talk, async {
+        node.accept().await;
+        node.until(FrameType::PayloadEnd).await;
+        node.respond(b"all of it", true).await;
+        node.end(Kind::Ok, "").await;
+        begun.await.unwrap();
+        // The conversation has heard the end by now, or cancels first: either way it prints what it got.
+        interrupt.send(()).unwrap();
+    });
+    let error = ended.unwrap().report().unwrap_err();
+    assert_eq!(exit::of_error(&error), exit::CANCELLED);
+    let printed = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+    assert!(
+        printed.ends_with("}\n") && printed.contains("\"eof\""),
+        "{printed}"
+    );
+}
+
 #[tokio::test]
 async fn an_interrupt_reaches_a_node_that_takes_no_more_payload() {
     let (client, mut node) = pair(64);
