@@ -2,7 +2,7 @@
 //! removed, and when the store is opened or closed; never for an append.
 //!
 //! A segment is listed after it has got its name, and before anything else is written to it; it is taken from the list before it
-//! is removed. So one that is listed and not there was not removed by the store.
+//! is removed, or the list goes before it, where there is no room for another one. So one that is listed and not there was not removed by the store.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -57,9 +57,7 @@ pub(super) fn recover(
     let mut segments = recovery.open_segments()?;
     let mut inventory = Inventory::new(format.version, mark, format.listing.clone());
     let listing = format.listing.clone().unwrap_or_default();
-    if recovery.compare(&listing, &segments) > 0 {
-        inventory.owe(listing.clone());
-    }
+    recovery.compare(&listing, &segments);
     let newest = segments.keys().next_back().copied();
     for (number, opened) in &mut segments {
         let listed = listing.get(number).copied().unwrap_or(0);
@@ -114,7 +112,7 @@ struct Recovery<'a> {
     /// Damage right before the next record, that does not say whose it is.
     gap: Option<Gap>,
     damaged: u64,
-    /// A segment is torn before where it was synced: once it is cut, only the list says so.
+    /// A segment is missing, or ends before where it was synced: once another one is begun or it is cut, only the list says so.
     shortened: bool,
 }
 
@@ -180,9 +178,8 @@ impl Recovery<'_> {
         Ok(segments)
     }
 
-    /// Reports segments that are not there, or shorter than they were; answers with how many.
-    fn compare(&mut self, listing: &Listing, segments: &BTreeMap<Number, Opened>) -> usize {
-        let mut count = 0;
+    /// Reports segments that are not there, or shorter than they were.
+    fn compare(&mut self, listing: &Listing, segments: &BTreeMap<Number, Opened>) {
         for (number, bytes) in listing {
             let path = segment::path(*number);
             let length = segments.get(number).map(|opened| opened.segment.length);
@@ -194,9 +191,8 @@ impl Recovery<'_> {
             };
             self.report(&line);
             self.gathering.doubt((*number, length.unwrap_or(0)), line);
-            count += 1;
+            self.shortened = true;
         }
-        count
     }
 
     /// Counts and logs what is not as it was left.

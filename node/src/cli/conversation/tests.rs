@@ -214,16 +214,30 @@ async fn an_interrupt_after_the_end_leaves_no_half_a_line() {
     };
     let talk = conversation(None, Format::Json).hold(client, || Ok(slow), async {
         interrupted.await.unwrap();
-        go.send(()).unwrap();
     });
+    let over = std::cell::Cell::new(false);
+    let talk = async {
+        let ended = talk.await;
+        over.set(true);
+        ended
+    };
+    // The conversation needs nobody else for what it does in between.
+    let turns = async || {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    };
     let (ended, ()) = tokio::join!(talk, async {
         node.accept().await;
         node.until(FrameType::PayloadEnd).await;
         node.respond(b"all of it", true).await;
         node.end(Kind::Ok, "").await;
         begun.await.unwrap();
-        // The conversation has heard the end by now, or cancels first: either way it prints what it got.
+        turns().await;
         interrupt.send(()).unwrap();
+        turns().await;
+        assert!(!over.get(), "it waits for the printer");
+        go.send(()).unwrap();
     });
     let error = ended.unwrap().report().unwrap_err();
     assert_eq!(exit::of_error(&error), exit::CANCELLED);
