@@ -11,6 +11,7 @@ mod socket;
 mod stream;
 mod table;
 mod tls;
+mod transit;
 
 pub(crate) use counters::{DROPS, ForwardCounters};
 pub(crate) use endpoint::{

@@ -16,7 +16,7 @@ const MIN_DATAGRAM_BYTES: u16 = 1200;
 pub(super) const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// Unread bytes of one stream. As large as bulk needs on short paths and no larger: what a bulk stream has under way
 /// stands before every small unit that shares its path.
-const STREAM_WINDOW_BYTES: u32 = 896 * 1024;
+const STREAM_WINDOW_BYTES: u32 = 768 * 1024;
 /// Unread bytes of one session beyond what its streams in use may each hold. Streams that nobody reads - of units that
 /// wait for a slot, of submitters that are slow - must never fill the session's window: all others would stand still.
 const SESSION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;

@@ -22,13 +22,10 @@ use workmesh_proto::{LinkId, NodeHash};
 use super::counters::{Drop, ForwardCounters};
 use super::queue::{Inbox, Outbox};
 use super::table::{ForwardTable, LinkKeys, NextHops};
+use super::transit::{Gathered, Run, batch_bytes};
 
 /// The port of every virtual address; it has no meaning.
 const VIRTUAL_PORT: u16 = 1;
-/// How much one system call may send with segmentation offload: the largest UDP payload over IPv4.
-const MAX_BATCH_BYTES: usize = 65_507;
-/// How many segments one system call may send with segmentation offload.
-const MAX_BATCH_SEGMENTS: usize = 64;
 /// How many received batches of nothing but transit one poll takes before it lets other tasks run.
 const MAX_TRANSIT_ROUNDS: usize = 16;
 
@@ -74,6 +71,8 @@ struct State {
     scratch: Vec<u8>,
     inbox: Inbox,
     outbox: Outbox,
+    /// Transit of the buffers that were received together.
+    gathered: Gathered,
 }
 
 impl ForwardSocket {
@@ -197,7 +196,7 @@ impl ForwardSocket {
     }
 
     /// Sorts the segments of one received buffer: frames for this node are moved together at its start without their
-    /// headers, transit leaves at once, and what does not fit goes to the inbox. Says what is left for the endpoint.
+    /// headers, transit is gathered, and what does not fit goes to the inbox. Says what is left for the endpoint.
     fn sort(&self, state: &mut State, meta: &RecvMeta, buffer: &mut [u8]) -> Option<RecvMeta> {
         let stride = meta.stride.max(1);
         let from = mapped_address(meta.addr);
@@ -211,7 +210,7 @@ impl ForwardSocket {
         }
         let link = state.table.link_at(&meta.addr);
         let mut kept: Option<RecvMeta> = None;
-        let mut transit = Transit::default();
+        let mut transit = Run::default();
         let mut at = 0;
         while at < meta.len {
             let end = meta.len.min(at + stride);
@@ -219,13 +218,13 @@ impl ForwardSocket {
             if let Segment::Transit(next) = segment
                 && transit.joins(next, end - at)
             {
-                transit.end = end;
+                transit.bytes.end = end;
                 at = end;
                 continue;
             }
             // What is kept moves down over the bytes of the transit before it.
             self.pass_on(state, &transit, buffer, meta.ecn);
-            transit = Transit::default();
+            transit = Run::default();
             let fits = match segment {
                 Segment::Link => keep(state, &mut kept, buffer, at..end, from, meta),
                 Segment::Local(source) => {
@@ -233,7 +232,7 @@ impl ForwardSocket {
                     keep(state, &mut kept, buffer, packet, virtual_address(source), meta)
                 }
                 Segment::Transit(next) => {
-                    transit = Transit::start(next, at..end);
+                    transit = Run::start(next, at..end);
                     true
                 }
                 Segment::Dropped => true,
@@ -287,34 +286,47 @@ impl ForwardSocket {
         Segment::Dropped
     }
 
-    /// Sends a run of transit segments straight from the buffer they arrived in.
-    fn pass_on(&self, state: &mut State, transit: &Transit, buffer: &[u8], ecn: Option<EcnCodepoint>) {
-        let Some(destination) = transit.next else { return };
-        let contents = &buffer[transit.start..transit.end];
-        let offload_segments = self.offload.max_gso_segments().clamp(1, MAX_BATCH_SEGMENTS);
-        let batch_bytes = (offload_segments * transit.segment_bytes).min(MAX_BATCH_BYTES);
-        let batch_bytes = (batch_bytes / transit.segment_bytes).max(1) * transit.segment_bytes;
-        for batch in contents.chunks(batch_bytes) {
-            let segment_size = (batch.len() > transit.segment_bytes).then_some(transit.segment_bytes);
-            let transmit = Transmit {
-                destination,
-                ecn,
-                contents: batch,
-                segment_size,
-                src_ip: None,
-            };
-            let sent = if state.outbox.is_empty() {
-                self.send_now(&transmit).is_ok()
-            } else {
-                false
-            };
-            let frames = batch.len().div_ceil(transit.segment_bytes) as u64;
-            if sent || state.outbox.push(&transmit) {
-                self.counters.packets.add(frames);
-                self.counters.bytes.add(batch.len() as u64);
-            } else {
-                self.counters.drop_frames(Drop::QueueFull, frames, None);
+    /// Gathers a run of transit segments; a long one is sent from the buffer that it arrived in.
+    fn pass_on(&self, state: &mut State, run: &Run, buffer: &[u8], ecn: Option<EcnCodepoint>) {
+        let Some(next) = run.next else { return };
+        let contents = &buffer[run.bytes.clone()];
+        let most = batch_bytes(run.segment_bytes, self.offload.max_gso_segments());
+        if !state
+            .gathered
+            .joins(next, ecn, run.segment_bytes, contents.len(), most)
+        {
+            self.depart(state);
+        }
+        if state.gathered.is_empty() && contents.len() > most / 2 {
+            for batch in contents.chunks(most) {
+                let transmit = Transmit {
+                    destination: next,
+                    ecn,
+                    contents: batch,
+                    segment_size: (batch.len() > run.segment_bytes).then_some(run.segment_bytes),
+                    src_ip: None,
+                };
+                self.send_transit(&mut state.outbox, &transmit, run.segment_bytes);
             }
+        } else {
+            state.gathered.push(run, ecn, contents);
+        }
+    }
+
+    /// Sends the transit that was gathered.
+    fn depart(&self, state: &mut State) {
+        let State { gathered, outbox, .. } = state;
+        gathered.send(|transmit, segment_bytes| self.send_transit(outbox, transmit, segment_bytes));
+    }
+
+    fn send_transit(&self, outbox: &mut Outbox, transmit: &Transmit<'_>, segment_bytes: usize) {
+        let sent = outbox.is_empty() && self.send_now(transmit).is_ok();
+        let frames = transmit.contents.len().div_ceil(segment_bytes) as u64;
+        if sent || outbox.push(transmit) {
+            self.counters.packets.add(frames);
+            self.counters.bytes.add(transmit.contents.len() as u64);
+        } else {
+            self.counters.drop_frames(Drop::QueueFull, frames, None);
         }
     }
 
@@ -341,6 +353,7 @@ impl ForwardSocket {
                 kept += 1;
             }
         }
+        self.depart(&mut state);
         kept
     }
 }
@@ -351,33 +364,6 @@ enum Segment {
     Local(NodeHash),
     Transit(SocketAddr),
     Dropped,
-}
-
-/// A run of transit segments of one size to one next hop, side by side in a buffer. Only its last may be shorter.
-#[derive(Default)]
-struct Transit {
-    next: Option<SocketAddr>,
-    start: usize,
-    end: usize,
-    segment_bytes: usize,
-}
-
-impl Transit {
-    fn start(next: SocketAddr, segment: Range<usize>) -> Self {
-        Self {
-            next: Some(next),
-            segment_bytes: segment.len(),
-            start: segment.start,
-            end: segment.end,
-        }
-    }
-
-    /// Whether the segment behind this run may be sent with it.
-    fn joins(&self, next: SocketAddr, segment_bytes: usize) -> bool {
-        self.next == Some(next)
-            && segment_bytes <= self.segment_bytes
-            && (self.end - self.start).is_multiple_of(self.segment_bytes)
-    }
 }
 
 /// Keeps a segment for the endpoint: at the start of its buffer if it continues the run there, else in the inbox.

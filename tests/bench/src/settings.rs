@@ -30,7 +30,7 @@ pub(crate) const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 pub(crate) const MTU_UPPER_BOUND_BYTES: u16 = 1452;
 /// Bytes a peer may send on one stream before it is read. What is under way stands before every small exchange on the same
 /// path: 8 MiB make one four to five times slower beside bulk, and bulk no faster.
-pub(crate) const STREAM_WINDOW_BYTES: u32 = 896 * 1024;
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 768 * 1024;
 /// Bytes a peer may send on all streams of a connection before they are read.
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// Bytes of a connection that may be sent and not yet acknowledged.

@@ -6,6 +6,7 @@ use workmesh_proto::wire::forward::LinkKey;
 use workmesh_proto::wire::replay::REPLAY_WINDOW;
 
 use super::super::table::LinkPath;
+use super::super::transit::MAX_BATCH_SEGMENTS;
 use super::*;
 
 const HERE: NodeHash = NodeHash(1);
@@ -103,6 +104,39 @@ async fn more_transit_than_one_system_call_takes_leaves_in_several() {
         .map(|n| relay.leaving(&quic(n as u8, 40)))
         .collect();
     assert_eq!(relay.received(), left);
+}
+
+#[tokio::test]
+async fn transit_of_buffers_that_came_together_leaves_in_order() {
+    let relay = Relay::new().await;
+    let lengths = [[40, 40], [40, 40], [40, 7], [50, 50], [40, 40]];
+    let frame = |n: usize, at: usize| quic((2 * n + at) as u8, lengths[n][at]);
+    let mut buffers: Vec<_> = (0..lengths.len())
+        .map(|n| {
+            [0, 1]
+                .map(|at| relay.arriving(FAR, SENDER, &frame(n, at)))
+                .concat()
+        })
+        .collect();
+    let mut metas: Vec<_> = buffers
+        .iter()
+        .zip(lengths)
+        .map(|(buffer, [first, _])| RecvMeta {
+            addr: relay.neighbour,
+            len: buffer.len(),
+            stride: first + HEADER_BYTES,
+            ecn: None,
+            dst_ip: None,
+        })
+        .collect();
+    let mut slices: Vec<_> = buffers.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+    assert_eq!(relay.socket.sort_all(&mut slices, &mut metas, lengths.len()), 0);
+    let left: Vec<_> = (0..lengths.len())
+        .flat_map(|n| [0, 1].map(|at| relay.leaving(&frame(n, at))))
+        .collect();
+    assert_eq!(relay.received(), left);
+    assert_eq!(relay.socket.counters.packets.get(), left.len() as u64);
+    assert!(relay.socket.state.lock().gathered.is_empty());
 }
 
 #[tokio::test]
@@ -356,6 +390,7 @@ impl Relay {
             let packets = buffer[..kept.len].chunks(kept.stride);
             all.extend(packets.map(|packet| (kept.addr, packet.to_vec())));
         }
+        self.socket.depart(state);
         let (mut buffer, mut metas) = ([0; 2048], [RecvMeta::default()]);
         while state.inbox.serve(&mut [IoSliceMut::new(&mut buffer)], &mut metas) > 0 {
             all.push((metas[0].addr, buffer[..metas[0].len].to_vec()));
