@@ -12,6 +12,8 @@ use super::writer::Writer;
 
 /// Segments that a log may have beside those that its bytes fill.
 const SPARE_SEGMENTS: u64 = 16;
+/// The only segment goes once it has this part of a segment's bytes and none of them counts.
+const EMPTY_PART: u64 = 8;
 
 /// How far compaction is.
 #[derive(Default)]
@@ -33,6 +35,8 @@ impl Compaction {
 
 /// What can be done next.
 enum Step {
+    /// Nothing in the only segment counts: another one takes its place.
+    Turn,
     Remove(Number),
     Empty(Number),
 }
@@ -45,6 +49,7 @@ impl Writer {
         }
         match self.next_step() {
             None => Ok(false),
+            Some(Step::Turn) => self.log.turn(&self.shared.index).map(|()| true),
             Some(Step::Remove(number)) => self.remove_segment(number).map(|()| true),
             Some(Step::Empty(number)) => self.empty(number).map(|()| true),
         }
@@ -57,7 +62,11 @@ impl Writer {
             .segments
             .iter()
             .filter(|(number, _)| Some(**number) != active);
-        let (oldest, first) = sealed.next()?;
+        let Some((oldest, first)) = sealed.next() else {
+            let only = index.segments.get(&active?)?;
+            let worth_it = u64::from(only.length) > self.shared.settings.segment_bytes / EMPTY_PART;
+            return (only.live == 0 && worth_it).then_some(Step::Turn);
+        };
         if active.is_some_and(|active| active < *oldest) {
             return None;
         }

@@ -182,6 +182,11 @@ impl Log {
         if !full || (empty && u64::from(active.length) < self.segment_bytes / 2) {
             return Ok(());
         }
+        self.turn(index)
+    }
+
+    /// Seals the active segment, and begins another one.
+    pub(super) fn turn(&mut self, index: &Mutex<Index>) -> Result<(), StoreError> {
         self.sync(index)?;
         self.active = None;
         self.begin(index)

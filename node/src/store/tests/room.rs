@@ -149,6 +149,33 @@ async fn compaction_gives_back_what_removed_units_had() {
 }
 
 #[tokio::test]
+async fn once_all_units_are_removed_the_log_is_as_good_as_empty() {
+    let disk = Faulty::new();
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+    let empty = || store.usage().log_bytes < 100;
+    for round in 0..3 {
+        for number in 0..6 {
+            let entries = vec![record("goes"), payload(bytes(2, 200))];
+            store.append(key(number), entries, Sync::Synced).await.unwrap();
+        }
+        assert!(!empty());
+        for number in 0..6 {
+            store.remove(key(number)).await.unwrap();
+        }
+        while !empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(store.usage().segments, 1);
+        for crash in [Crash::Written, Crash::Synced] {
+            let (again, found) = Store::open_with(Arc::new(disk.crash(crash)), small()).unwrap();
+            assert_eq!((found.len(), again.usage().keys), (0, 0), "round {round}");
+            again.close().await;
+        }
+    }
+    store.close().await;
+}
+
+#[tokio::test]
 async fn new_work_is_refused_above_the_quota() {
     let disk = Faulty::new();
     let settings = StoreSettings {
