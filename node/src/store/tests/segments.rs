@@ -255,6 +255,37 @@ async fn what_could_not_be_written_down_is_not_covered_by_what_follows() {
 }
 
 #[tokio::test]
+async fn a_full_disk_does_not_take_a_list_that_says_what_nothing_else_does() {
+    for (harmed, what) in shortened().await {
+        for nth in 0..70 {
+            let disk = harmed.crash(Crash::Written);
+            disk.set_budget(0);
+            let (store, found) = open_on(&disk);
+            let known = in_question(&found);
+            disk.fault(Fault::Full {
+                nth,
+                times: usize::MAX,
+            });
+            disk.set_budget(u64::MAX);
+            for number in (1..10).chain(110..160) {
+                // What can't be removed stays.
+                let _full = store.remove(key(number)).await;
+            }
+            let _full = store.append(key(1000), vec![record("last")], Sync::Synced).await;
+            let (again, found) = open_on(&disk.crash(Crash::Written));
+            let told = in_question(&found);
+            let left = found.iter().map(|found| found.key);
+            let lost: Vec<_> = left
+                .filter(|key| known.contains(key) && !told.contains(key))
+                .collect();
+            assert!(lost.is_empty(), "{what}, no room from {nth} on: {lost:?}");
+            again.close().await;
+            store.close().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_lost_list_is_reported_once_and_written_again() {
     let (disk, store) = some_segments().await;
     store.close().await;
