@@ -161,7 +161,7 @@ impl Writer {
         match self.log.list(&self.shared.index, Some(number)) {
             Ok(()) => {}
             // There is room for a list once the segment is gone. Until then there is none: it would miss the segment.
-            Err(StoreError::Full) => self.log.unlist()?,
+            Err(StoreError::Full) if !self.log.inventory.is_owing() => self.log.unlist()?,
             Err(error) => return Err(error),
         }
         let path = segment::path(number);

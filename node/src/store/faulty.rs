@@ -213,7 +213,7 @@ impl Faulty {
     }
 
     /// Lets every operation wait while the answer lives.
-    pub(super) fn hold(&self) -> impl Sized + '_ {
+    pub(crate) fn hold(&self) -> impl Sized + '_ {
         self.world.lock()
     }
 

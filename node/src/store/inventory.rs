@@ -63,7 +63,7 @@ pub(super) struct Inventory {
     mark: u64,
     /// What it says; `None` if that is not known.
     written: Option<Listing>,
-    /// What it said of segments that are damaged: it goes on saying so until their units' records do.
+    /// What it said of segments that are damaged: it goes on saying so until their units' records do, even if they are removed.
     owed: Listing,
 }
 
@@ -81,6 +81,11 @@ impl Inventory {
     /// Segments were found damaged, and nothing else says so yet.
     pub(super) fn owe(&mut self, owed: Listing) {
         self.owed = owed;
+    }
+
+    /// Whether anything else would not say what the list says.
+    pub(super) fn is_owing(&self) -> bool {
+        !self.owed.is_empty()
     }
 
     /// The units that are concerned know now, and that is on the disk.
@@ -132,7 +137,6 @@ impl Log {
         }
         if let Some(but) = but {
             listing.remove(&but);
-            self.inventory.owed.remove(&but);
         }
         self.inventory
             .write(&*self.files, listing)

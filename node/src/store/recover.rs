@@ -49,7 +49,7 @@ pub(super) fn recover(
         gathering: Gathering::default(),
         gap: None,
         damaged: 0,
-        shortened: false,
+        short: Listing::new(),
     };
     for line in &format.damage {
         recovery.report(line);
@@ -64,9 +64,7 @@ pub(super) fn recover(
         recovery.read_segment(*number, opened, Some(*number) == newest, listed)?;
     }
     recovery.settle_gap(None);
-    if recovery.shortened {
-        inventory.owe(listing.clone());
-    }
+    inventory.owe(recovery.short.clone());
     let mut log = Log::new(Arc::clone(files), mark, segment_bytes, inventory);
     log.next_number = 1 + newest.max(listing.keys().next_back().copied()).unwrap_or(0);
     log.active = recovery.reuse(segments.last_key_value(), segment_bytes)?;
@@ -112,8 +110,9 @@ struct Recovery<'a> {
     /// Damage right before the next record, that does not say whose it is.
     gap: Option<Gap>,
     damaged: u64,
-    /// A segment is missing, or ends before where it was synced: once another one is begun or it is cut, only the list says so.
-    shortened: bool,
+    /// Segments that are missing, or end before where they were synced, with where that was: once they are cut, grow or are removed,
+    /// only the list says so.
+    short: Listing,
 }
 
 /// Bytes in which there are records that can't be read.
@@ -182,7 +181,8 @@ impl Recovery<'_> {
     fn compare(&mut self, listing: &Listing, segments: &BTreeMap<Number, Opened>) {
         for (number, bytes) in listing {
             let path = segment::path(*number);
-            let length = segments.get(number).map(|opened| opened.segment.length);
+            // Up to a cut, if there is one: a start that could not write down what it had found may have made it.
+            let length = segments.get(number).map(|opened| opened.records.end);
             let line = match length {
                 None => format!("{path} is missing"),
                 Some(0) => format!("{path} is empty"),
@@ -191,7 +191,7 @@ impl Recovery<'_> {
             };
             self.report(&line);
             self.gathering.doubt((*number, length.unwrap_or(0)), line);
-            self.shortened = true;
+            self.short.insert(*number, *bytes);
         }
     }
 
@@ -240,7 +240,9 @@ impl Recovery<'_> {
                 }
                 Item::Torn { at } => {
                     counts = at as u32;
-                    self.shortened |= counts < listed;
+                    if counts < listed {
+                        self.short.insert(number, listed);
+                    }
                     if !newest || !opened.headed || counts < listed {
                         self.set_aside(number, at..bytes.len(), &bytes);
                         self.settle_gap(None);
@@ -322,7 +324,8 @@ impl Recovery<'_> {
         let segment = &opened.segment;
         // What a process wrote before it was killed may not be on the disk yet.
         segment.file.sync().map_err(self.failed("sync", *number))?;
-        let sound = opened.headed && !segment.cut && u64::from(segment.length) < segment_bytes;
+        let whole = opened.headed && !segment.cut && !self.short.contains_key(number);
+        let sound = whole && u64::from(segment.length) < segment_bytes;
         Ok(sound.then(|| Active::new(*number, Arc::clone(&segment.file), segment.length)))
     }
 

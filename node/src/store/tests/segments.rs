@@ -36,6 +36,8 @@ enum Harm {
     HeadAlone,
     /// It ends where a record does.
     Shorter,
+    /// Its last record is zeros.
+    Blank,
 }
 
 const HARMS: [Harm; 7] = [
@@ -62,6 +64,12 @@ impl Harm {
             Self::Shorter => {
                 let last = (24..whole.len()).rfind(record).unwrap();
                 whole[..last].to_vec()
+            }
+            Self::Blank => {
+                let last = (24..whole.len()).rfind(record).unwrap();
+                let mut bad = whole.clone();
+                bad[last..].fill(0);
+                bad
             }
         };
         disk.set_content(name, bad);
@@ -159,6 +167,121 @@ async fn what_is_missing_is_found_again_until_it_could_be_written_down() {
         assert_eq!(again, found);
         assert_eq!(store.usage().damaged, damaged);
         store.close().await;
+    }
+}
+
+/// Units of which a part is left, and is told to be a part, or may be one.
+fn in_question(found: &[Found]) -> Vec<Key> {
+    let told = |found: &&Found| found.damage.is_some() || found.doubt.is_some();
+    let parts = found.iter().filter(|found| !found.records.is_empty());
+    parts.filter(told).map(|found| found.key).collect()
+}
+
+/// Disks on which a segment is missing or ends too early, the second one or the newest; and what is wrong.
+async fn shortened() -> Vec<(Faulty, String)> {
+    let (whole, store) = some_segments().await;
+    store.close().await;
+    let names: Vec<_> = whole.files("log").into_iter().map(|(name, _)| name).collect();
+    let mut disks = Vec::new();
+    for name in [&names[1], &names[names.len() - 1]] {
+        for harm in [
+            Harm::Deleted,
+            Harm::Emptied,
+            Harm::HeadAlone,
+            Harm::Shorter,
+            Harm::Blank,
+        ] {
+            let disk = whole.crash(Crash::Written);
+            harm.happen(&disk, name, &[]);
+            disks.push((disk, format!("{name} {harm:?}")));
+        }
+    }
+    disks
+}
+
+#[tokio::test]
+async fn what_a_start_finds_that_fails_or_is_killed_is_found_by_the_next_one() {
+    for (harmed, what) in shortened().await {
+        let (store, found) = open_on(&harmed.crash(Crash::Written));
+        let known = in_question(&found);
+        assert!(!known.is_empty(), "{what}");
+        store.close().await;
+        for nth in 0.. {
+            let disk = harmed.crash(Crash::Written);
+            disk.fault(Fault::FailAny {
+                nth,
+                times: usize::MAX,
+            });
+            // It may be refused: the disk fails.
+            if let Ok((store, _)) = Store::open_with(Arc::new(disk.clone()), small()) {
+                store.close().await;
+            }
+            for left in [Crash::Written, Crash::Synced] {
+                let (store, found) = open_on(&disk.crash(left));
+                let again = in_question(&found);
+                let lost: Vec<_> = known.iter().filter(|key| !again.contains(key)).collect();
+                assert!(lost.is_empty(), "{what}, {left:?} from {nth} on: {lost:?}");
+                store.close().await;
+            }
+            if disk.struck().borrow().is_empty() {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_written_down_is_not_covered_by_what_follows() {
+    for (harmed, what) in shortened().await {
+        for count in [1, 20, 200] {
+            let disk = harmed.crash(Crash::Written);
+            disk.set_budget(0);
+            let (store, found) = open_on(&disk);
+            let known = in_question(&found);
+            disk.heal();
+            for number in 1000..1000 + count {
+                let entries = vec![record("goes"), payload(bytes(3, 300))];
+                store.append(key(number), entries, Sync::Synced).await.unwrap();
+                store.remove(key(number)).await.unwrap();
+            }
+            let (again, found) = open_on(&disk.crash(Crash::Written));
+            let told = in_question(&found);
+            let lost: Vec<_> = known.iter().filter(|key| !told.contains(key)).collect();
+            assert!(lost.is_empty(), "{what}, {count} units later: {lost:?}");
+            again.close().await;
+            store.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_take_a_list_that_says_what_nothing_else_does() {
+    for (harmed, what) in shortened().await {
+        for nth in 0..70 {
+            let disk = harmed.crash(Crash::Written);
+            disk.set_budget(0);
+            let (store, found) = open_on(&disk);
+            let known = in_question(&found);
+            disk.fault(Fault::Full {
+                nth,
+                times: usize::MAX,
+            });
+            disk.set_budget(u64::MAX);
+            for number in (1..10).chain(110..160) {
+                // What can't be removed stays.
+                let _full = store.remove(key(number)).await;
+            }
+            let _full = store.append(key(1000), vec![record("last")], Sync::Synced).await;
+            let (again, found) = open_on(&disk.crash(Crash::Written));
+            let told = in_question(&found);
+            let left = found.iter().map(|found| found.key);
+            let lost: Vec<_> = left
+                .filter(|key| known.contains(key) && !told.contains(key))
+                .collect();
+            assert!(lost.is_empty(), "{what}, no room from {nth} on: {lost:?}");
+            again.close().await;
+            store.close().await;
+        }
     }
 }
 

@@ -300,6 +300,13 @@ impl Host {
 
     /// Ends what nobody asks for any more, and forgets what ended long ago, for ever.
     pub(crate) async fn collect(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(COLLECT).await;
+            self.collect_once().await;
+        }
+    }
+
+    async fn collect_once(&self) {
         let WorkSettings {
             lost_after,
             keep_succeeded,
@@ -308,22 +315,18 @@ impl Host {
         } = &self.settings;
         let patience = keep_failed.age.max(keep_succeeded.age).max(*lost_after);
         let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-        loop {
-            tokio::time::sleep(COLLECT).await;
-            self.remove_released().await;
-            self.end_forsaken(*lost_after).await;
-            self.forget_ended_before(now_ms().saturating_sub(patience)).await;
-        }
+        self.remove_released().await;
+        self.end_forsaken(*lost_after).await;
+        self.forget_ended_before(now_ms().saturating_sub(patience)).await;
     }
 
-    /// Removes the units that were released when the disk did not let them go; their origins may not ask again.
+    /// Removes the units that were released when the disk did not let them go, as if their origins asked again: they may not.
     async fn remove_released(&self) {
         let released = |hosted: &Arc<Hosted>| hosted.with(|machine| machine.is_forgotten());
         for hosted in self.all().into_iter().filter(released) {
-            if self.remove(&hosted).await.is_ok() {
-                self.abandon(hosted.unit, hosted.with(|machine| machine.offer()));
-                self.starts.forget(hosted.unit);
-            }
+            let (origin, offer) = hosted.with(|machine| (machine.origin().clone(), machine.offer()));
+            // What stays is tried again the next time.
+            let _released = self.release(&origin, hosted.unit, offer.number).await;
         }
     }
 

@@ -95,7 +95,7 @@ impl Work {
         loop {
             tokio::time::sleep(LOOK).await;
             while let Some(unit) = self.overdue() {
-                if !self.remove(unit).await {
+                if !self.remove_going(unit).await {
                     tokio::time::sleep(FAILED).await;
                     break;
                 }

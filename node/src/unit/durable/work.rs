@@ -1,5 +1,7 @@
 //! The durable units of which this node is the origin.
 
+mod removal;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Bound;
@@ -11,7 +13,6 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
 use workmesh_proto::UnitId;
 use workmesh_proto::mesh::View;
 use workmesh_proto::record::{Order, OriginRecord};
@@ -20,15 +21,15 @@ use workmesh_proto::wire::query::{Fault, WorkFilter};
 use workmesh_proto::wire::unit::{Eof, Kind, Outcome};
 
 use super::active::{Active, MAX_EVENTS};
-use super::drive::{Drive, event, key};
+use super::drive::{Drive, event};
 use super::host::Host;
 use super::place::place;
 use super::retention::{Readers, Shelf};
 use super::rows::{EndedUnit, Names, wants};
 use crate::config::WorkSettings;
 use crate::mesh::MeshHandle;
-use crate::store::{Store, StoreError};
-use crate::unit::report::{ReleaseReport, WorkReport};
+use crate::store::Store;
+use crate::unit::report::WorkReport;
 use crate::unit::units::Units;
 
 /// See the module.
@@ -220,21 +221,6 @@ impl Work {
         self.storing.notify_waiters();
     }
 
-    /// Gives it back once what came of its payload is gone: another submission of the id is not to find that.
-    pub(super) fn discard(self: &Arc<Self>, unit: UnitId) {
-        let work = self.clone();
-        tokio::spawn(async move {
-            while let Err(error) = work.store.remove(key(unit)).await {
-                warn!(%unit, %error, "the payload of a unit that was given up can't be removed");
-                if matches!(error, StoreError::Closed) {
-                    break;
-                }
-                tokio::time::sleep(REMOVAL).await;
-            }
-            work.drop_unstored(unit);
-        });
-    }
-
     /// What has become of a unit that another submission is storing; still `Storing` if that takes too long.
     pub(super) async fn once_stored(&self, unit: UnitId) -> Option<Entry> {
         let stored = async {
@@ -339,17 +325,6 @@ impl Work {
         active.settle();
     }
 
-    /// Nobody sees the unit any more: it goes as soon as the disk lets it go.
-    async fn remove_forgotten(&self, active: &Active) {
-        while !self.remove(active.unit).await {
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = tokio::time::sleep(REMOVAL) => {}
-            }
-        }
-        active.settle();
-    }
-
     // being asked
 
     pub(super) fn find(&self, unit: UnitId) -> Option<Entry> {
@@ -433,108 +408,6 @@ impl Work {
         self.show(unit)
     }
 
-    /// Forgets units: these, ended or not, and of all that have ended those whose end is old enough.
-    pub(crate) async fn release(
-        &self,
-        units: Vec<UnitId>,
-        all: bool,
-        older_than_ms: Option<u64>,
-    ) -> ReleaseReport {
-        let mut report = ReleaseReport::default();
-        for unit in &units {
-            if let Some(Entry::Active(active)) = self.find(*unit) {
-                active.cancel();
-            }
-        }
-        for unit in units {
-            match self.cancel(unit).await {
-                Ok(row) if row.state == "ended" && self.forget(unit).await => report.released += 1,
-                Ok(_) => report.running += 1,
-                Err(_) => report.unknown.push(unit),
-            }
-        }
-        if all {
-            let before = super::now_ms().saturating_sub(older_than_ms.unwrap_or(0));
-            for unit in self.ended_before(before) {
-                if self.forget(unit).await {
-                    report.released += 1;
-                }
-            }
-            report.running += self.unended();
-        }
-        report
-    }
-
-    fn unended(&self) -> u64 {
-        let table = self.table.lock();
-        let active =
-            |entry: &&Entry| matches!(entry, Entry::Active(active) if active.with_state(|s| s.end.is_none()));
-        table.units.values().filter(active).count() as u64
-    }
-
-    fn ended_before(&self, before_ms: u64) -> Vec<UnitId> {
-        let table = self.table.lock();
-        let old = |(unit, entry): (&UnitId, &Entry)| {
-            let ended = match entry {
-                Entry::Ended(ended) => Some(ended.ended_ms),
-                Entry::Active(active) if active.is_forgotten() => None,
-                Entry::Active(active) => active.with_state(|state| state.history.ended_ms()),
-                Entry::Storing => None,
-            };
-            let goes = |at: &u64| *at <= before_ms && !table.going.contains(unit);
-            ended.filter(goes).map(|_| *unit)
-        };
-        table.units.iter().filter_map(old).collect()
-    }
-
-    /// A unit that is kept longer than is asked for, and that nobody reads. From here on it is going.
-    pub(super) fn overdue(&self) -> Option<UnitId> {
-        let (mut table, now) = (self.table.lock(), super::now_ms());
-        let looked = Instant::now();
-        let needed = |unit| table.going.contains(&unit) || table.readers.keep(unit, looked);
-        let succeeded = table
-            .succeeded
-            .overdue(&self.settings.keep_succeeded, now, needed);
-        let overdue = succeeded.or_else(|| table.failed.overdue(&self.settings.keep_failed, now, needed))?;
-        table.going.insert(overdue);
-        Some(overdue)
-    }
-
-    /// Forgets an ended unit. One whose executor has not heard of the end is out of sight at once and for good, and goes when it has.
-    /// `false`: the disk does not let us.
-    pub(super) async fn forget(&self, unit: UnitId) -> bool {
-        if let Some(Entry::Active(active)) = self.find(unit) {
-            active.forget();
-            let mut state = active.watch();
-            let known = state.wait_for(|state| state.history.is_forgotten() || state.settled);
-            let known = matches!(tokio::time::timeout(CANCEL, known).await, Ok(Ok(_)));
-            // It may have settled just before it was told.
-            return match self.find(unit) {
-                Some(Entry::Ended(_)) => self.remove(unit).await,
-                _ => known,
-            };
-        }
-        self.remove(unit).await
-    }
-
-    /// Removes a unit with all that is kept of it, whoever reads it.
-    pub(super) async fn remove(&self, unit: UnitId) -> bool {
-        self.table.lock().going.insert(unit);
-        let removed = self.store.remove(key(unit)).await;
-        let mut table = self.table.lock();
-        table.going.remove(&unit);
-        match removed {
-            Ok(()) => {
-                table.remove(unit);
-                true
-            }
-            Err(error) => {
-                warn!(%unit, %error, "an ended unit can't be removed");
-                false
-            }
-        }
-    }
-
     /// Figures for the status: what is here now, and what the store has done since the start.
     pub(crate) fn figures(&self) -> [(&'static str, u64); 12] {
         let (units, settled) = {
@@ -580,8 +453,6 @@ const MAX_QUESTIONS: usize = 512;
 /// Rows that are looked at without giving way to others.
 const LOOK_ROWS: usize = 1000;
 
-/// How long a removal that failed is left alone.
-const REMOVAL: Duration = Duration::from_secs(1);
 /// How long a second submission of a unit waits for the first.
 const STORING: Duration = Duration::from_secs(10);
 /// How long a cancellation or a release waits for its record to be on the disk.
@@ -594,3 +465,6 @@ pub(crate) fn unknown(unit: UnitId) -> Fault {
         message: format!("no durable unit {unit} here; `node work list` shows those that this node keeps"),
     }
 }
+
+#[cfg(test)]
+mod tests;

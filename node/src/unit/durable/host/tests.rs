@@ -19,12 +19,6 @@ use crate::unit::durable::recover::take_executor;
 const LIFE: Incarnation = Incarnation(7);
 /// What the host reads of a kept payload at once.
 const READ_BYTES: usize = 256 * 1024;
-/// The next write fails.
-const NO_WRITE: Fault = Fault::Fail {
-    op: Op::Write,
-    nth: 0,
-    times: 1,
-};
 
 struct Rig {
     host: Arc<Host>,
@@ -108,6 +102,23 @@ fn submit(directive: &str, payload_bytes: usize) -> Submit {
             number: 1,
             life: LIFE,
         }),
+    }
+}
+
+/// So many writes fail.
+fn no_writes(times: usize) -> Fault {
+    Fault::Fail {
+        op: Op::Write,
+        nth: 0,
+        times,
+    }
+}
+
+/// The same unit, under another number.
+fn submit_as(submit: &Submit, number: u32) -> Submit {
+    Submit {
+        offer: Some(Offer { number, life: LIFE }),
+        ..submit.clone()
     }
 }
 
@@ -362,7 +373,7 @@ async fn nothing_is_kept_behind_a_payload_that_cannot_be_removed() {
     let left = vec![Entry::Data(Stream::Payload, Bytes::from(vec![b'a'; 100_000]))];
     let stored = rig.host.store.append(key(unit.unit), left, Sync::Written);
     stored.await.unwrap();
-    disk.fault(NO_WRITE);
+    disk.fault(no_writes(1));
     let mut talk = rig.offer(&unit).await;
     talk.send(&payload[..READ_BYTES]).await;
     talk.send(&payload[READ_BYTES..]).await;
@@ -379,20 +390,38 @@ async fn a_unit_is_released_once_it_is_removed() {
     let rig = rig_on(&disk);
     let unit = submit("echo:buffer", 3);
     assert_eq!(rig.run(&unit, b"123").await.end(), Some(Kind::Ok));
-    disk.fault(NO_WRITE);
+    disk.fault(no_writes(1));
     let said = rig.ask_to_release(&unit).await.hear().await;
     assert_eq!((said.frames, rig.host.count()), (vec![], 1));
-    let next = Submit {
-        offer: Some(Offer {
-            number: 2,
-            life: LIFE,
-        }),
-        ..unit.clone()
-    };
+    let next = submit_as(&unit, 2);
     assert_eq!(rig.run(&next, b"123").await.refused, Some(Kind::Busy));
     rig.release(&unit).await;
     assert_eq!((rig.host.count(), rig.host.store.usage().keys), (0, 0));
     assert_eq!(rig.run(&next, b"123").await.bytes, b"123");
+}
+
+#[tokio::test]
+async fn a_unit_that_could_not_be_removed_when_it_was_released_is_collected_and_does_not_come_again() {
+    let disk = Faulty::new();
+    let rig = rig_on(&disk);
+    let late = submit("echo:buffer", 3);
+    let unit = submit_as(&late, 2);
+    assert_eq!(rig.run(&unit, b"123").await.end(), Some(Kind::Ok));
+    disk.fault(no_writes(2));
+    let said = rig.ask_to_release(&unit).await.hear().await;
+    assert_eq!((said.frames, rig.host.count()), (vec![], 1));
+    rig.host.collect_once().await;
+    assert_eq!(
+        rig.host.count(),
+        1,
+        "it has its place as long as it has something"
+    );
+    rig.host.collect_once().await;
+    assert_eq!((rig.host.count(), rig.host.store.usage().keys), (0, 0));
+    for over in [late, unit.clone()] {
+        assert_eq!(rig.run(&over, b"123").await.refused, Some(Kind::Duplicate));
+    }
+    assert_eq!(rig.run(&submit_as(&unit, 3), b"123").await.bytes, b"123");
 }
 
 #[tokio::test]

@@ -1,0 +1,316 @@
+//! Units that go, over a disk that fails, and while others let them go too.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
+
+use futures_util::poll;
+use jiff::Timestamp;
+use tempfile::TempDir;
+use tracing_subscriber::fmt::MakeWriter;
+use workmesh_proto::mesh::{MeshConfig, Timings};
+use workmesh_proto::record;
+use workmesh_proto::unit::ResponseTally;
+use workmesh_proto::unit::durable::{EarlierStarts, OriginHistory};
+use workmesh_proto::wire::durable::Offer;
+use workmesh_proto::{Cost, Incarnation, MeshName, NodeId};
+
+use super::*;
+use crate::config::Retention;
+use crate::exec::tests::workers;
+use crate::exec::{ExecSettings, Executor, Registry};
+use crate::identity::{Identity, create_mesh};
+use crate::link::{Endpoint, EndpointSettings};
+use crate::mesh::Driver;
+use crate::store::faulty::{Fault, Faulty, Op};
+use crate::store::{Entry as Kept, Found, StoreSettings, Sync};
+use crate::unit::durable::drive::key;
+use crate::unit::durable::recover;
+
+const LIFE: Incarnation = Incarnation(7);
+
+/// The units of a node that nobody is linked to.
+struct Rig {
+    work: Arc<Work>,
+    disk: Faulty,
+    _dir: TempDir,
+}
+
+fn node(name: &str) -> NodeId {
+    NodeId::parse(name).unwrap()
+}
+
+/// The records of a unit that was cancelled; `executor` is not known to know.
+fn ended(executor: Option<&str>) -> Vec<OriginRecord> {
+    let order = Order {
+        directive: "noop:run".to_owned(),
+        to: None,
+        params: BTreeMap::new(),
+        payload_bytes: 0,
+        payload_digest: 0,
+        submitted_ms: 1,
+        deadline_ms: None,
+        trace: None,
+        idempotent: false,
+    };
+    let offered = executor.map(|executor| OriginRecord::Offered {
+        executor: node(executor),
+        offer: Offer {
+            number: 1,
+            life: LIFE,
+        },
+        idempotent: false,
+        at_ms: 2,
+    });
+    let end = OriginRecord::Ended {
+        eof: Eof::without_responses(Kind::Cancelled, "cancelled"),
+        at_ms: 3,
+    };
+    let submitted = OriginRecord::Submitted(Box::new(order));
+    [submitted].into_iter().chain(offered).chain([end]).collect()
+}
+
+fn new_id() -> UnitId {
+    UnitId(uuid::Uuid::now_v7())
+}
+
+/// A node that an earlier life has left these to; nothing of that is looked at yet.
+async fn left(units: &[Vec<OriginRecord>], settings: WorkSettings) -> (Rig, Vec<Found>) {
+    let disk = Faulty::new();
+    let open = || {
+        let settings = StoreSettings {
+            reserve_bytes: 0,
+            ..StoreSettings::default()
+        };
+        Store::open_faulty(&disk, settings).unwrap()
+    };
+    let (store, _) = open();
+    for records in units {
+        let entries = records.iter().map(|record| Kept::Record(record::encode(record)));
+        let stored = store.append(key(new_id()), entries.collect(), Sync::Synced);
+        stored.await.unwrap();
+    }
+    store.close().await;
+    let (store, found) = open();
+
+    let dir = tempfile::tempdir().unwrap();
+    let (here, now) = (node("here"), Timestamp::now());
+    create_mesh(dir.path(), &MeshName::parse("alone").unwrap(), &here, 1, now).unwrap();
+    let endpoint = EndpointSettings {
+        node: here.clone(),
+        bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        accepts_links: false,
+        detection: Duration::from_secs(60),
+    };
+    let endpoint = Arc::new(Endpoint::bind(&endpoint, &Identity::load(dir.path()).unwrap()).unwrap());
+    let registry = Registry::from_entries(workers::all()).unwrap();
+    let config = MeshConfig {
+        node: here.clone(),
+        incarnation: LIFE,
+        cost: Cost(1),
+        leaf: false,
+        version: "1.0.0".to_owned(),
+        workers: registry.advertisements(),
+        labels: Default::default(),
+        timings: Timings::default(),
+    };
+    let spool = dir.path().join("spool");
+    let executor = Executor::new(registry, ExecSettings::new(here.clone(), 1, spool)).unwrap();
+    let (_, mesh) = Driver::new(config, endpoint.clone());
+    let units = Units::start(here.clone(), executor.clone(), mesh, endpoint);
+    let (starts, _) = store.starts(LIFE.0);
+    let unknown = EarlierStarts::unknown();
+    let host = Host::new(
+        here,
+        LIFE,
+        executor,
+        store.clone(),
+        starts,
+        unknown,
+        settings.clone(),
+    );
+    let work = Work::new(units, host, store, settings);
+    let rig = Rig {
+        work,
+        disk,
+        _dir: dir,
+    };
+    (rig, found)
+}
+
+impl Rig {
+    async fn recover(&self, found: Vec<Found>) {
+        recover(&self.work, &self.work.host, found, &EarlierStarts::unknown()).await;
+    }
+
+    /// Waits until no unit has a task.
+    async fn are_settled(&self) {
+        self.work.tasks.close();
+        self.work.tasks.wait().await;
+    }
+
+    /// Units in the store.
+    fn kept(&self) -> u64 {
+        self.work.store.usage().keys
+    }
+
+    fn seen(&self) -> usize {
+        self.work.list(&WorkFilter::default(), None).0.len()
+    }
+}
+
+/// Nothing that has ended is kept for long.
+fn keeping_none() -> WorkSettings {
+    let none = Retention {
+        age: Duration::ZERO,
+        count: 0,
+        bytes: 0,
+    };
+    WorkSettings {
+        keep_succeeded: none,
+        keep_failed: none,
+        ..WorkSettings::default()
+    }
+}
+
+/// So many writes fail.
+fn no_writes(times: usize) -> Fault {
+    Fault::Fail {
+        op: Op::Write,
+        nth: 0,
+        times,
+    }
+}
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl Logged {
+    fn count(&self, text: &str) -> usize {
+        String::from_utf8_lossy(&self.0.lock()).matches(text).count()
+    }
+}
+
+impl io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Logged {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_released_unit_that_the_disk_keeps_is_removed_by_a_later_try() {
+    let mut released = ended(Some("here"));
+    released.push(OriginRecord::Forgotten { at_ms: 4 });
+    let (rig, found) = left(&[released], WorkSettings::default()).await;
+    rig.disk.fault(no_writes(30));
+    rig.recover(found).await;
+    assert_eq!((rig.seen(), rig.kept()), (0, 1));
+    rig.are_settled().await;
+    assert_eq!((rig.work.table.lock().units.len(), rig.kept()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_fails_is_tried_ever_less_often_and_told_of_once() {
+    const FAILURES: usize = 10;
+    let logged = Logged::default();
+    let log = tracing_subscriber::fmt().with_writer(logged.clone());
+    let _logs = tracing::subscriber::set_default(log.finish());
+    // A single one would be left out by what a thread that has none logs first.
+    let _another = tracing::Dispatch::new(tracing_subscriber::registry());
+    let records = ended(Some("away"));
+    let (rig, found) = left(std::slice::from_ref(&records), WorkSettings::default()).await;
+    let unit = found[0].key.unit;
+    let history = OriginHistory::fold(records.clone()).unwrap();
+    let machine = DurableOrigin::recover(history, ResponseTally::new(), rig.work.timings(), 5);
+    drop(rig.work.take_over(unit, machine, 0, &records));
+    let Some(Entry::Active(active)) = rig.work.find(unit) else {
+        panic!("it is owed to its executor");
+    };
+
+    rig.disk.fault(no_writes(FAILURES));
+    let mut struck = rig.disk.struck();
+    active.forget();
+    let start = tokio::time::Instant::now();
+    rig.work.settle(&active);
+    let mut tries = Vec::new();
+    for failures in 1..=FAILURES {
+        tokio::select! {
+            biased;
+            failed = struck.wait_for(|ops| ops.len() >= failures) => drop(failed.unwrap()),
+            () = rig.are_settled() => panic!("it is tried {} times", failures - 1),
+        }
+        tries.push(start.elapsed().as_secs());
+    }
+    assert_eq!(tries, [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]);
+    rig.are_settled().await;
+    assert_eq!(rig.kept(), 0);
+    assert!(active.with_state(|state| state.settled));
+    let told = [
+        "can't be removed; it is tried again",
+        "could not be removed before",
+    ];
+    assert_eq!(told.map(|text| logged.count(text)), [1, 1]);
+}
+
+#[tokio::test]
+async fn what_is_kept_for_too_long_is_not_released_while_it_goes() {
+    let (rig, found) = left(&[ended(None), ended(None)], keeping_none()).await;
+    rig.recover(found).await;
+    assert_eq!((rig.seen(), rig.kept()), (2, 2));
+    let held = rig.disk.hold();
+    let mut releasing = pin!(rig.work.release(Vec::new(), true, None));
+    assert!(poll!(releasing.as_mut()).is_pending(), "it removes the first one");
+    let overdue = rig.work.overdue().expect("the other one is not going yet");
+    assert_eq!((rig.work.overdue(), rig.seen()), (None, 2));
+    drop(held);
+    let (report, removed) = tokio::join!(releasing, rig.work.remove_going(overdue));
+    assert!(removed);
+    assert_eq!((report.released, report.running), (1, 0), "each has gone once");
+    assert_eq!((rig.seen(), rig.kept()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_unit_that_goes_is_not_known_to_a_release_that_names_it() {
+    let (rig, found) = left(&[ended(None)], keeping_none()).await;
+    rig.recover(found).await;
+    let overdue = rig.work.overdue().unwrap();
+    let report = rig.work.release(vec![overdue], true, None).await;
+    assert_eq!((report.released, report.running), (0, 0));
+    assert_eq!(report.unknown, [overdue]);
+    assert_eq!(rig.kept(), 1, "it is left to whoever lets it go");
+}
+
+#[tokio::test]
+async fn a_release_leaves_alone_what_another_one_has_put_out_of_sight() {
+    let owed = || ended(Some("away"));
+    let (rig, found) = left(&[owed(), owed()], WorkSettings::default()).await;
+    rig.recover(found).await;
+    assert_eq!((rig.seen(), rig.kept()), (2, 2));
+    let held = rig.disk.hold();
+    let mut first = pin!(rig.work.release(Vec::new(), true, None));
+    assert!(poll!(first.as_mut()).is_pending(), "it waits for the first unit");
+    let mut second = pin!(rig.work.release(Vec::new(), true, None));
+    assert!(poll!(second.as_mut()).is_pending(), "it waits for the other one");
+    drop(held);
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!((first.released, second.released), (1, 1));
+    assert_eq!(
+        (rig.seen(), rig.kept()),
+        (0, 2),
+        "they are owed to their executor"
+    );
+}
