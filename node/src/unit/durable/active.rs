@@ -78,21 +78,26 @@ impl Active {
         look(&self.state.borrow())
     }
 
-    /// Says what the machine says now, and what has just been stored.
-    pub(super) fn publish(&self, machine: &DurableOrigin, stored: u64, ended: Option<Eof>) {
-        self.state.send_modify(|state| {
+    /// Says what the machine says now, and what has just been stored. Wakes whoever follows only if that is something new.
+    pub(super) fn publish(&self, machine: &DurableOrigin, stored: u64, ended: Option<&Eof>) {
+        self.state.send_if_modified(|state| {
+            let counted = (machine.stored().responses, machine.stored().bytes);
+            let now = (machine.phase(), stored, counted);
+            let mut changed = now != (state.phase, state.stream_bytes, (state.responses, state.bytes));
+            (state.phase, state.stream_bytes, (state.responses, state.bytes)) = now;
             if state.history != *machine.history() {
                 state.history = machine.history().clone();
+                changed = true;
             }
-            state.phase = machine.phase();
             if state.reason != machine.reason() {
                 machine.reason().clone_into(&mut state.reason);
+                changed = true;
             }
-            state.stream_bytes = stored;
-            (state.responses, state.bytes) = (machine.stored().responses, machine.stored().bytes);
-            if ended.is_some() {
-                state.end = ended;
+            if ended.is_some() && state.end.is_none() {
+                state.end = ended.cloned();
+                changed = true;
             }
+            changed
         });
     }
 

@@ -79,7 +79,7 @@ impl Drive {
         machine: DurableOrigin,
         stream_bytes: u64,
     ) -> Self {
-        let order = Arc::new(machine.history().order().clone());
+        let order = machine.history().order().clone();
         let ended = machine.history().end().cloned();
         Self {
             work,
@@ -237,7 +237,7 @@ impl Drive {
         }
         if changed {
             self.active
-                .publish(&self.machine, self.stream_bytes, self.ended.clone());
+                .publish(&self.machine, self.stream_bytes, self.ended.as_ref());
         }
         if self.done && self.ended.is_some() {
             self.work.settle(&self.active);

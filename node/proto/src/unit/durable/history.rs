@@ -1,5 +1,7 @@
 //! What the records of a unit at its origin add up to.
 
+use std::sync::Arc;
+
 use crate::id::NodeId;
 use crate::record::{Order, OriginRecord};
 use crate::wire::durable::Offer;
@@ -16,7 +18,8 @@ pub enum RecordFault {
 /// A unit at its origin, as its records tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginHistory {
-    order: Order,
+    /// Shared: histories are copied at every step of a unit.
+    order: Arc<Order>,
     offered: Option<(NodeId, Offer)>,
     offers: u32,
     /// Offers that may have led to a run, the latest included.
@@ -35,7 +38,7 @@ impl OriginHistory {
     pub fn new(order: Order) -> Self {
         Self {
             idempotent: order.idempotent,
-            order,
+            order: Arc::new(order),
             offered: None,
             offers: 0,
             attempts: 0,
@@ -119,7 +122,7 @@ impl OriginHistory {
     }
 
     /// What is asked for.
-    pub fn order(&self) -> &Order {
+    pub fn order(&self) -> &Arc<Order> {
         &self.order
     }
 

@@ -102,7 +102,9 @@ impl DurableOrigin {
     pub fn submit(order: Order, candidate: Option<Candidate>, timings: OriginTimings, now: u64) -> Self {
         let mut unit = Self::at_rest(OriginHistory::new(order), ResponseTally::new(), timings, now);
         unit.step = Step::Storing;
-        let mut records = vec![OriginRecord::Submitted(Box::new(unit.history.order().clone()))];
+        let mut records = vec![OriginRecord::Submitted(Box::new(Order::clone(
+            unit.history.order(),
+        )))];
         records.extend(candidate.map(|candidate| unit.offer_record(candidate)));
         for record in &records[1..] {
             unit.history.apply(record);
