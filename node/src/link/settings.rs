@@ -11,7 +11,7 @@ use super::LinkError;
 /// The largest datagram that discovery tries, in bytes: what fits an Ethernet frame over IPv6.
 const MAX_DATAGRAM_BYTES: u16 = 1452;
 /// The smallest datagram that every path carries (RFC 9000, section 14).
-const MIN_DATAGRAM_BYTES: u16 = 1200;
+pub(super) const MIN_DATAGRAM_BYTES: u16 = 1200;
 /// What the kernel is asked for on each side of the socket, in bytes.
 pub(super) const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// Unread bytes of one stream. As large as bulk needs on short paths and no larger: what a bulk stream has under way

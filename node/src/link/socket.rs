@@ -286,18 +286,21 @@ impl ForwardSocket {
         Segment::Dropped
     }
 
-    /// Gathers a run of transit segments; a long one is sent from the buffer that it arrived in.
+    /// Gathers a run of transit segments. A long one that joins nothing, or what may be a probe, is sent from the buffer that it
+    /// arrived in.
     fn pass_on(&self, state: &mut State, run: &Run, buffer: &[u8], ecn: Option<EcnCodepoint>) {
         let Some(next) = run.next else { return };
         let contents = &buffer[run.bytes.clone()];
         let most = batch_bytes(run.segment_bytes, self.offload.max_gso_segments());
-        if !state
-            .gathered
-            .joins(next, ecn, run.segment_bytes, contents.len(), most)
-        {
+        let alone = run.may_be_probe();
+        let joins = !alone
+            && state
+                .gathered
+                .joins(next, ecn, run.segment_bytes, contents.len(), most);
+        if !joins {
             self.depart(state);
         }
-        if state.gathered.is_empty() && contents.len() > most / 2 {
+        if alone || (state.gathered.is_empty() && contents.len() > most / 2) {
             for batch in contents.chunks(most) {
                 let transmit = Transmit {
                     destination: next,

@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use quinn::udp::{EcnCodepoint, Transmit};
+use workmesh_proto::wire::forward::HEADER_BYTES;
+
+use super::settings::MIN_DATAGRAM_BYTES;
 
 /// How much one system call may send with segmentation offload: the largest UDP payload over IPv4.
 const MAX_BATCH_BYTES: usize = 65_507;
@@ -33,6 +36,12 @@ impl Run {
             segment_bytes: segment.len(),
             bytes: segment,
         }
+    }
+
+    /// Whether it may be a probe for a larger datagram: put together with others it would be an error of them all.
+    pub(super) fn may_be_probe(&self) -> bool {
+        self.bytes.len() == self.segment_bytes
+            && self.segment_bytes > usize::from(MIN_DATAGRAM_BYTES) + HEADER_BYTES
     }
 
     /// Whether the segment behind this run may be sent with it.
@@ -130,6 +139,16 @@ mod tests {
         assert!(!two.joins(hop(1), Some(EcnCodepoint::Ce), 4, 4, 12));
         assert!(!two.joins(hop(1), None, 3, 3, 12));
         assert!(!gathered(&[&[0; 4], &[0; 3]]).joins(hop(1), None, 4, 4, 12));
+    }
+
+    #[test]
+    fn only_a_long_segment_by_itself_may_be_a_probe() {
+        let common = usize::from(MIN_DATAGRAM_BYTES) + HEADER_BYTES;
+        assert!(!Run::start(hop(1), 0..common).may_be_probe());
+        let mut run = Run::start(hop(1), 5..5 + common + 1);
+        assert!(run.may_be_probe());
+        run.bytes.end += 7;
+        assert!(!run.may_be_probe());
     }
 
     #[test]

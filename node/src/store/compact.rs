@@ -152,7 +152,7 @@ impl Writer {
             self.shared.queue.fail_next(*key, &error);
         }
         let damage = |key| (key, Work::Damage(text.clone()));
-        self.note(lost.into_iter().map(damage).collect());
+        self.owe_notes(lost.into_iter().map(damage).collect());
     }
 
     /// Removes a segment, once what replaces it is on the disk.

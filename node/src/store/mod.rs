@@ -30,6 +30,7 @@ mod batch;
 mod moving;
 mod log;
 mod writer;
+mod notes;
 mod compact;
 mod gather;
 mod recover;
@@ -140,6 +141,7 @@ impl Store {
         });
         let data = DataFiles::new(Arc::clone(&files));
         let mut writer = Writer::new(Arc::clone(&shared), recovered.log, data, recovered.life);
+        writer.owe_notes(recovered.unmarked);
         match writer
             .log
             .list(&shared.index, None)
@@ -147,8 +149,8 @@ impl Store {
         {
             Err(error) if format.is_due() => return Err(error),
             titled => {
-                if let Err(error) = titled.and_then(|()| writer.settle(recovered.unmarked)) {
-                    tracing::warn!(%error, "what was found of the store can't be written down; the next start finds it again");
+                if let Err(error) = titled.and_then(|()| writer.settle()) {
+                    tracing::warn!(%error, "what was found of the store can't be written down; it is tried again");
                 }
             }
         }

@@ -24,6 +24,7 @@ type Answer = Result<(), StoreError>;
 const EAGER: usize = 16;
 
 /// What the store's thread is to do.
+#[derive(Clone)]
 pub(super) enum Work {
     Append(Vec<Entry>, Sync),
     Remove,

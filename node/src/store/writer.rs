@@ -1,7 +1,7 @@
 //! The store's thread: the one that writes. It takes what waits, writes it in one go, syncs once for all who asked, and
 //! answers; between batches it syncs what nobody asked for, and keeps house.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,13 @@ use super::batch::{self, Batch, Stage, Staged};
 use super::compact::Compaction;
 use super::data::{DataFiles, FileId};
 use super::error::StoreError;
-use super::key::{Key, Stream};
+use super::key::Stream;
 use super::log::Log;
+use super::notes::Note;
 use super::queue::{Item, Turn, Work};
 
 /// How long housekeeping that failed is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Notes on damage that are written in one go.
-const MAX_NOTES: usize = 1024;
 
 /// The thread's state.
 pub(super) struct Writer {
@@ -27,6 +26,10 @@ pub(super) struct Writer {
     /// The life that was given last.
     pub(super) life: u64,
     pub(super) compaction: Compaction,
+    /// What was found, and is not in its keys' records yet.
+    pub(super) notes: Vec<Note>,
+    /// Why the latest items that failed did.
+    pub(super) failed: Option<StoreError>,
     /// When the first append was written that is not synced.
     unsynced: Option<Instant>,
     /// Until when housekeeping is left alone, because it failed.
@@ -41,6 +44,8 @@ impl Writer {
             data,
             life,
             compaction: Compaction::default(),
+            notes: Vec::new(),
+            failed: None,
             unsynced: None,
             paused: None,
         }
@@ -88,7 +93,7 @@ impl Writer {
         self.shared.counts.lock().syncs += syncs;
     }
 
-    fn carry_out(&mut self, items: Vec<Item>) {
+    pub(super) fn carry_out(&mut self, items: Vec<Item>) {
         if let Err(error) = self.make_ready() {
             return self.fail(items, &error);
         }
@@ -197,6 +202,7 @@ impl Writer {
     }
 
     fn fail(&mut self, items: Vec<Item>, error: &StoreError) {
+        self.failed = Some(error.clone());
         let count = self.shared.queue.fail(items, error);
         self.shared.counts.lock().failures += count;
     }
@@ -268,37 +274,11 @@ impl Writer {
     }
 
     fn tidy_up(&mut self) -> Result<bool, StoreError> {
+        if self.is_unsettled() {
+            self.settle()?;
+        }
         let listed = self.log.list_if_due(&self.shared.index);
         let busy = self.compact()?;
         listed.map(|()| busy)
-    }
-
-    /// Writes to keys' records what was found of them. `false`: not all of it is on the disk.
-    pub(super) fn note(&mut self, keys: Vec<(Key, Work)>) -> bool {
-        let failures = self.shared.counts.lock().failures;
-        let mut seen = HashSet::new();
-        let mut items = keys
-            .into_iter()
-            .filter(|(key, _)| seen.insert(*key))
-            .map(|(key, work)| Item::internal(key, work));
-        loop {
-            let some: Vec<_> = items.by_ref().take(MAX_NOTES).collect();
-            if some.is_empty() {
-                break;
-            }
-            self.carry_out(some);
-        }
-        self.shared.counts.lock().failures == failures
-    }
-
-    /// Writes down what was found when the store was opened: which units it concerns, and then which segments there are.
-    /// If it can't, the next start finds it again.
-    pub(super) fn settle(&mut self, keys: Vec<(Key, Work)>) -> Result<(), StoreError> {
-        let noted = keys.is_empty() || self.note(keys);
-        self.log.sync(&self.shared.index)?;
-        if noted && !self.log.is_owing() {
-            self.log.inventory.settle();
-        }
-        self.log.list(&self.shared.index, None)
     }
 }

@@ -107,6 +107,28 @@ async fn more_transit_than_one_system_call_takes_leaves_in_several() {
 }
 
 #[tokio::test]
+async fn runs_that_fit_together_leave_together() {
+    let relay = Relay::new().await;
+    let run = |length: usize| Run::start(relay.next.local_addr().unwrap(), 0..length);
+    let (frame, buffer) = (quic(1, 40), vec![7; 1400]);
+    let state = &mut *relay.socket.state.lock();
+    relay.socket.pass_on(state, &run(40), &frame, None);
+    relay.socket.pass_on(state, &run(40), &frame, None);
+    assert_eq!(relay.received(), Vec::<Vec<u8>>::new());
+    relay
+        .socket
+        .pass_on(state, &run(40), &frame, Some(EcnCodepoint::Ect0));
+    assert_eq!(relay.received(), [frame.clone(), frame.clone()], "another mark");
+    relay.socket.pass_on(state, &run(1400), &buffer, None);
+    assert_eq!(
+        relay.received(),
+        [frame, buffer],
+        "a probe goes alone, in its turn"
+    );
+    assert!(state.gathered.is_empty());
+}
+
+#[tokio::test]
 async fn transit_of_buffers_that_came_together_leaves_in_order() {
     let relay = Relay::new().await;
     let lengths = [[40, 40], [40, 40], [40, 7], [50, 50], [40, 40]];

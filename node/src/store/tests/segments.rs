@@ -255,8 +255,50 @@ async fn what_could_not_be_written_down_is_not_covered_by_what_follows() {
 }
 
 #[tokio::test]
+async fn damage_that_could_not_be_written_down_at_once_outlives_its_segment() {
+    let (whole, store) = some_segments().await;
+    store.close().await;
+    let name = whole.files("log")[1].0.clone();
+    let content = whole.content(&name);
+    let is_record = |at: &usize| content[*at..].starts_with(&content[..8]);
+    let records: Vec<_> = (24..content.len()).filter(is_record).collect();
+    for first in [0, records.len() / 2, records.len() - 3] {
+        let disk = whole.crash(Crash::Written);
+        let mut bad = content.clone();
+        bad[records[first] + 8..records[first + 1] + 20].fill(0xa5);
+        disk.set_content(&name, bad);
+        disk.set_budget(0);
+        let (store, found) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+        let known = in_question(&found);
+        assert!(!known.is_empty(), "from record {first} on");
+        disk.heal();
+        for number in (100..160).filter(|number| !known.contains(&key(*number))) {
+            store.remove(key(number)).await.unwrap();
+        }
+        let gone = async {
+            while disk.files("log").iter().any(|(there, _)| *there == name) {
+                let entries = vec![record("garbage"), payload(bytes(3, 300))];
+                store.append(key(1000), entries, Sync::Synced).await.unwrap();
+                store.remove(key(1000)).await.unwrap();
+            }
+        };
+        let patience = std::time::Duration::from_secs(60);
+        tokio::time::timeout(patience, gone)
+            .await
+            .expect("the segment stays");
+        let (again, found) = open_on(&disk.crash(Crash::Written));
+        let told = in_question(&found);
+        let lost: Vec<_> = known.iter().filter(|key| !told.contains(key)).collect();
+        assert!(lost.is_empty(), "from record {first} on: {lost:?}");
+        again.close().await;
+        store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_does_not_take_a_list_that_says_what_nothing_else_does() {
     for (harmed, what) in shortened().await {
+        let mut refused = 0;
         for nth in 0..70 {
             let disk = harmed.crash(Crash::Written);
             disk.set_budget(0);
@@ -279,9 +321,11 @@ async fn a_full_disk_does_not_take_a_list_that_says_what_nothing_else_does() {
                 .filter(|key| known.contains(key) && !told.contains(key))
                 .collect();
             assert!(lost.is_empty(), "{what}, no room from {nth} on: {lost:?}");
+            refused += usize::from(!disk.struck().borrow().is_empty());
             again.close().await;
             store.close().await;
         }
+        assert!(refused > 0, "{what}: there was room all the time");
     }
 }
 

@@ -164,6 +164,11 @@ async fn same_unit(work: &Arc<Work>, unit: UnitId, known: Known, order: &Order) 
         known => Some(known),
     };
     match known {
+        // Released, and not gone yet.
+        Some(Known::Active(_) | Known::Ended(_)) if work.find(unit).is_none() => {
+            let message = format!("unit {unit} is being removed: try again, or choose another --id");
+            Err(Eof::without_responses(Kind::Busy, message))
+        }
         None | Some(Known::Storing) => {
             let message =
                 format!("unit {unit} is being submitted by somebody else, or was refused: try again");

@@ -95,7 +95,9 @@ impl Work {
             let mut state = active.watch();
             let stored = state.wait_for(|state| state.history.is_forgotten() || state.settled);
             known = match tokio::time::timeout(CANCEL, stored).await {
-                Ok(Ok(_)) => Forgotten::Yes,
+                Ok(Ok(state)) if state.history.is_forgotten() => Forgotten::Yes,
+                // It settled before it was told: whoever takes it out of sight lets it go.
+                Ok(Ok(_)) => Forgotten::NotHere,
                 _ => Forgotten::No,
             };
         }
