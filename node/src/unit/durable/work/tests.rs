@@ -47,7 +47,7 @@ fn ended(executor: Option<&str>) -> Vec<OriginRecord> {
         to: None,
         params: BTreeMap::new(),
         payload_bytes: 0,
-        payload_digest: 0,
+        payload_digest: twox_hash::XxHash3_64::oneshot(&[]),
         submitted_ms: 1,
         deadline_ms: None,
         trace: None,
@@ -313,4 +313,27 @@ async fn a_release_leaves_alone_what_another_one_has_put_out_of_sight() {
         (0, 2),
         "they are owed to their executor"
     );
+}
+
+#[tokio::test]
+async fn an_id_whose_unit_goes_is_not_taken_for_that_unit() {
+    let records = ended(None);
+    let OriginRecord::Submitted(order) = &records[0] else {
+        panic!("it begins with its order");
+    };
+    let (rig, found) = left(std::slice::from_ref(&records), keeping_none()).await;
+    let unit = found[0].key.unit;
+    rig.recover(found).await;
+    let offer = Offer {
+        number: 1,
+        life: LIFE,
+    };
+    let submit = || rig.work.begin(order.submission(unit, offer, 5)).unwrap().finish();
+    assert!(submit().await.is_ok(), "the same order again is the same unit");
+    assert_eq!(rig.work.overdue(), Some(unit));
+    let Err(NotTaken::Refused(eof)) = submit().await else {
+        panic!("nobody can follow it");
+    };
+    assert_eq!(eof.kind, Kind::Busy, "{}", eof.message);
+    assert!(rig.work.remove_going(unit).await);
 }
