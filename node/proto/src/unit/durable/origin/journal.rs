@@ -103,7 +103,27 @@ impl DurableOrigin {
 
     // the journal
 
-    pub(super) fn append(&mut self, records: Vec<OriginRecord>, data: Bytes, sync: bool) -> u64 {
+    /// Goes with the append before it if that has not been given out yet: what it makes safe only comes later than it has to.
+    pub(super) fn append(&mut self, mut records: Vec<OriginRecord>, mut data: Bytes, sync: bool) -> u64 {
+        let waiting = self.effects.iter_mut().rev().find_map(|effect| match effect {
+            OriginEffect::Append {
+                number,
+                records,
+                data,
+                sync,
+            } => Some((number, records, data, sync)),
+            _ => None,
+        });
+        if let Some((number, records_before, data_before, sync_before)) = waiting
+            && (data_before.is_empty() || data.is_empty())
+        {
+            records_before.append(&mut records);
+            if data_before.is_empty() {
+                std::mem::swap(data_before, &mut data);
+            }
+            *sync_before |= sync;
+            return *number;
+        }
         let number = self.next_append;
         self.next_append += 1;
         self.effects.push_back(OriginEffect::Append {

@@ -121,16 +121,50 @@ fn a_submission_that_can_not_be_stored_is_nothing() {
 }
 
 #[test]
+fn a_short_unit_is_one_append_behind_its_offer() {
+    let mut unit = offered(order(None, false));
+    unit.handle(OriginInput::Accepted(1), 1001);
+    unit.handle(OriginInput::Started(1), 1001);
+    unit.handle(OriginInput::Piece(1, piece(1, "ab", true)), 1001);
+    unit.handle(OriginInput::Eof(1, eof(&[("ab", true)])), 1001);
+    let seen = effects(&mut unit);
+    let appends = seen
+        .iter()
+        .filter(|effect| matches!(effect, OriginEffect::Append { .. }));
+    assert_eq!(appends.count(), 1);
+    let [
+        OriginEffect::Append {
+            records, data, sync, ..
+        },
+        ..,
+    ] = &seen[..]
+    else {
+        panic!("something comes before the append: {seen:?}");
+    };
+    assert!(
+        matches!(
+            records[..],
+            [
+                OriginRecord::Accepted { .. },
+                OriginRecord::Started { .. },
+                OriginRecord::Ended { .. }
+            ]
+        ) && !data.is_empty()
+            && *sync
+    );
+}
+
+#[test]
 fn the_end_is_told_once_it_is_stored_with_all_responses() {
     let mut unit = following(order(None, false));
     unit.handle(OriginInput::Piece(1, piece(1, "ab", true)), 1001);
     let first = effects(&mut unit);
     let (number, records, _) = append_of(&first);
-    assert_eq!((records, number), (&[][..], 4));
+    assert_eq!((records, number), (&[][..], 3));
     unit.handle(OriginInput::Piece(1, piece(2, "c", true)), 1002);
     unit.handle(OriginInput::Eof(1, eof(&[("ab", true), ("c", true)])), 1003);
     assert_eq!(effects(&mut unit), [OriginEffect::Close(1)]);
-    unit.handle(OriginInput::Stored(4), 1004);
+    unit.handle(OriginInput::Stored(3), 1004);
     let second = effects(&mut unit);
     let (number, records, data) = append_of(&second);
     assert!(matches!(records, [OriginRecord::Ended { .. }]) && !data.is_empty());
@@ -247,8 +281,8 @@ fn a_journal_that_fails_delays_and_loses_nothing() {
     let mut unit = following(order(None, false));
     unit.handle(OriginInput::Piece(1, piece(1, "ab", true)), 1001);
     let seen = effects(&mut unit);
-    assert_eq!(append_of(&seen).0, 4);
-    unit.handle(OriginInput::NotStored(4, "disk full".into()), 1002);
+    let number = append_of(&seen).0;
+    unit.handle(OriginInput::NotStored(number, "disk full".into()), 1002);
     assert_eq!(effects(&mut unit), []);
     unit.handle(OriginInput::Eof(1, eof(&[("ab", true)])), 1003);
     let seen = effects(&mut unit);
