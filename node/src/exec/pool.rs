@@ -9,7 +9,7 @@ mod stuck;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -53,6 +53,8 @@ pub(super) struct Pool {
     /// Whoever wants to know of a change of the load waits here; set off only while `State::load_watched`.
     pub(super) load_changed: Notify,
     next_order: AtomicU64,
+    /// `State::draining` is there, for those who ask without the lock.
+    drains: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -151,6 +153,7 @@ impl Pool {
             overdue: Condvar::new(),
             load_changed: Notify::new(),
             next_order: AtomicU64::new(0),
+            drains: AtomicBool::new(false),
         }
     }
 
@@ -273,11 +276,12 @@ impl Pool {
         if state.draining.is_none() {
             let unended = state.counters.unended();
             state.draining = Some(Drain { unended, stopped: 0 });
+            self.drains.store(true, Ordering::Release);
         }
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        self.state.lock().draining.is_some()
+        self.drains.load(Ordering::Acquire)
     }
 
     /// Ends every unit that a drain has left.
