@@ -21,7 +21,7 @@ type Answer = Result<(), StoreError>;
 
 /// Items that are worth a batch of their own: with so many the thread is woken at once, so that it writes and syncs while the runtime
 /// makes more.
-const EAGER: usize = 16;
+const EAGER: usize = 32;
 
 /// What the store's thread is to do.
 #[derive(Clone)]
