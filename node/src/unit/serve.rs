@@ -24,7 +24,7 @@ use crate::link::{FrameReceiver, FrameSender, LinkError};
 use crate::mesh::{Conversation, InUse};
 
 /// How long the acceptance of a unit whose payload is complete waits for the unit's first output.
-const ACCEPTANCE_DELAY: Duration = Duration::from_millis(1);
+pub(super) const ACCEPTANCE_DELAY: Duration = Duration::from_millis(1);
 
 /// What is left of a conversation once its first frame is understood.
 type Rest = BoxFuture<'static, Result<(), LinkError>>;

@@ -17,6 +17,7 @@ use super::kept::KeptReader;
 use super::pipe::{Pipe, PipeReceiver, PipeSender};
 use crate::link::LinkError;
 use crate::store::StoreError;
+use crate::unit::serve::ACCEPTANCE_DELAY;
 
 /// Response bytes that are gathered before they are sent.
 const SEND_BYTES: usize = 256 * 1024;
@@ -115,6 +116,11 @@ impl Host {
         position: Position,
     ) -> Result<(), LinkError> {
         let mut kept = hosted.watch();
+        if position == Position::default() {
+            // A short unit is over by then, and all that is said of it leaves together.
+            let said = kept.wait_for(|kept| kept.stream_bytes > 0 || kept.is_over());
+            let _long = tokio::time::timeout(ACCEPTANCE_DELAY, said).await.is_ok();
+        }
         let mut reader = KeptReader::new(
             self.store.clone(),
             key(hosted.unit),

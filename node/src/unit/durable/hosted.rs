@@ -69,6 +69,13 @@ pub(super) struct Kept {
     pub(super) phase: ExecutorPhase,
 }
 
+impl Kept {
+    /// Nothing will be added.
+    pub(super) fn is_over(self) -> bool {
+        matches!(self.phase, ExecutorPhase::Ended | ExecutorPhase::Returned)
+    }
+}
+
 impl Hosted {
     pub(super) fn new(unit: UnitId, machine: DurableExecutor, stream_bytes: u64) -> Self {
         let phase = machine.phase();
