@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::unit::Outcome;
 use crate::id::{Incarnation, UnitId};
 
+/// Most [`Release`] frames of one conversation.
+pub const MAX_RELEASES: usize = 256;
+
 /// One offer of a durable unit to one life of one node. An offer that may have been taken is never repeated under its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Offer {
@@ -62,7 +65,8 @@ pub struct Resume {
     pub position: Position,
 }
 
-/// Opens a conversation, or follows on the unit's own: the origin has the unit's end on its disk. The executor stops the unit if it still runs, and forgets it.
+/// Opens a conversation, and up to [`MAX_RELEASES`] in all may follow each other: the origin has the unit's end on its disk. The
+/// executor stops the unit if it still runs, and forgets it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {
     /// Which unit.
@@ -73,9 +77,12 @@ pub struct Release {
     pub outcome: Outcome,
 }
 
-/// The answer to a [`Release`]: the executor has forgotten the unit, or never knew it.
+/// The answer to each [`Release`] that succeeds: the executor has forgotten the unit, or never knew it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Released {}
+pub struct Released {
+    /// Which unit.
+    pub unit: UnitId,
+}
 
 /// Opens a conversation on the control socket: the responses of a durable unit, and its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

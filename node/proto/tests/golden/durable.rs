@@ -106,7 +106,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
             "released",
             "The executor has forgotten the unit.",
             FrameType::Released,
-            Released {},
+            Released { unit: unit() },
         ),
         Vector::cbor(
             "attach",

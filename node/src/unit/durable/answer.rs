@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tracing::debug;
 use workmesh_proto::NodeId;
 use workmesh_proto::unit::durable::{ExecutorPhase, ResponseCursor};
 use workmesh_proto::wire::codec;
-use workmesh_proto::wire::durable::{Ack, Position, Release, Released, Resume, Returned, Started};
+use workmesh_proto::wire::durable::{
+    Ack, MAX_RELEASES, Position, Release, Released, Resume, Returned, Started,
+};
 use workmesh_proto::wire::frame::{Frame, FrameType};
 use workmesh_proto::wire::items::Item;
 use workmesh_proto::wire::unit::{Accepted, Eof, Refused, Submit};
@@ -61,16 +64,29 @@ impl Host {
         match opening {
             Opening::Submit(submit) => self.take(peer, *submit, pipe).await,
             Opening::Resume(resume) => self.resume(&peer, &resume, pipe).await,
-            Opening::Release(release) => {
-                if !self.release(&peer, release.unit, release.number).await {
-                    return Err(LinkError::Closed("the unit can't be released now".to_owned()));
-                }
-                debug!(unit = %release.unit, %peer, outcome = %release.outcome, "durable unit released");
-                let mut sender = pipe.sender;
-                sender.put(FrameType::Released, &Released {});
-                sender.finish().await
+            Opening::Release(first) => self.release_all(&peer, first, pipe).await,
+        }
+    }
+
+    /// Forgets what the origin names, and says of which that has succeeded.
+    async fn release_all(&self, peer: &NodeId, first: Release, pipe: Pipe) -> Result<(), LinkError> {
+        let Pipe {
+            mut sender,
+            mut receiver,
+        } = pipe;
+        let releases = releases(first, &mut receiver).await?;
+        // Together: their removals are written together.
+        let done = releases
+            .iter()
+            .map(|release| self.release(peer, release.unit, release.number));
+        for (release, done) in releases.iter().zip(join_all(done).await) {
+            if done {
+                let Release { unit, outcome, .. } = release;
+                debug!(%unit, %peer, %outcome, "durable unit released");
+                sender.put(FrameType::Released, &Released { unit: *unit });
             }
         }
+        sender.finish().await
     }
 
     async fn resume(self: &Arc<Self>, peer: &NodeId, resume: &Resume, pipe: Pipe) -> Result<(), LinkError> {
@@ -241,6 +257,26 @@ async fn send_kept(
             Err(error) => return Ok(Err(error)),
         }
     }
+}
+
+/// All releases of a conversation.
+async fn releases(first: Release, receiver: &mut PipeReceiver) -> Result<Vec<Release>, LinkError> {
+    let mut releases = vec![first];
+    while let Some(item) = receiver.next().await? {
+        let release = match item {
+            Item::Frame(frame) if frame.frame_type().is_none() => continue,
+            Item::Frame(frame) if frame.frame_type() == Some(FrameType::Release) => {
+                codec::decode(&frame.body).map_err(|e| LinkError::Protocol(e.to_string()))?
+            }
+            _ => return Err(LinkError::Protocol("something else among releases".to_owned())),
+        };
+        if releases.len() == MAX_RELEASES {
+            let message = format!("more than {MAX_RELEASES} releases in one conversation");
+            return Err(LinkError::Protocol(message));
+        }
+        releases.push(release);
+    }
+    Ok(releases)
 }
 
 /// Refuses what was asked.

@@ -12,10 +12,10 @@ use twox_hash::xxhash3_64::Hasher;
 use workmesh_proto::record::Order;
 use workmesh_proto::unit::durable::OriginInput;
 use workmesh_proto::wire::codec;
-use workmesh_proto::wire::durable::{Ack, Offer, Position, Release, Resume, Returned};
+use workmesh_proto::wire::durable::{Ack, Offer, Position, Resume, Returned};
 use workmesh_proto::wire::frame::{Frame, FrameType};
 use workmesh_proto::wire::items::Item;
-use workmesh_proto::wire::unit::{Eof, Kind, Outcome, Refused};
+use workmesh_proto::wire::unit::{Eof, Kind, Refused};
 use workmesh_proto::{NodeId, UnitId};
 
 use super::now_ms;
@@ -25,8 +25,6 @@ use crate::link::LinkError;
 use crate::mesh::SessionError;
 use crate::store::{Key, Role, Stream};
 
-/// How long an executor may take to say that it has forgotten a unit.
-const RELEASE: Duration = Duration::from_secs(10);
 /// How long an executor may take to answer, once it has the whole question.
 const ANSWER: Duration = Duration::from_secs(15);
 /// Payload bytes read from the store at once.
@@ -199,7 +197,7 @@ impl Answered<'_> {
 }
 
 /// Opens a conversation with an executor, which may be this node.
-async fn open(work: &Work, executor: &NodeId) -> Result<Pipe, SessionError> {
+pub(super) async fn open(work: &Work, executor: &NodeId) -> Result<Pipe, SessionError> {
     if *executor == work.units.node {
         let (ours, theirs) = Pipe::local();
         work.host.answer_here(theirs);
@@ -270,40 +268,4 @@ fn read(at: u64, frame: &Frame) -> Result<Option<OriginInput>, String> {
         }
         _ => return Err(format!("{kind:?} frame out of order")),
     }))
-}
-
-/// Tells an executor that offers up to `number` are over. `false`: it could not be told.
-pub(super) async fn release(
-    work: &Work,
-    executor: &NodeId,
-    unit: UnitId,
-    number: u32,
-    outcome: Outcome,
-) -> bool {
-    let telling = async {
-        let _turn = work.questions.acquire().await.ok()?;
-        let Pipe {
-            mut sender,
-            mut receiver,
-        } = open(work, executor).await.ok()?;
-        sender.put(
-            FrameType::Release,
-            &Release {
-                unit,
-                number,
-                outcome,
-            },
-        );
-        sender.finish().await.ok()?;
-        loop {
-            match receiver.next().await.ok()?? {
-                Item::Frame(frame) if frame.frame_type() == Some(FrameType::Released) => return Some(()),
-                Item::Frame(frame) if frame.frame_type().is_none() => {}
-                _ => return None,
-            }
-        }
-    };
-    tokio::time::timeout(RELEASE, telling)
-        .await
-        .is_ok_and(|told| told.is_some())
 }

@@ -12,12 +12,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 use workmesh_proto::record::{self, Order, OriginRecord};
 use workmesh_proto::unit::durable::{DurableOrigin, OriginEffect, OriginInput, OriginPhase};
-use workmesh_proto::wire::durable::Position;
+use workmesh_proto::wire::durable::{Position, Release};
 use workmesh_proto::wire::unit::{Eof, Kind};
 use workmesh_proto::{NodeId, UnitId};
 
 use super::active::Active;
-use super::ask::{self, Ask, Question};
+use super::ask::{Ask, Question};
 use super::now_ms;
 use super::place::place;
 use super::work::Work;
@@ -211,10 +211,14 @@ impl Drive {
                     number,
                     outcome,
                 } => {
-                    let (work, unit) = (self.work.clone(), self.active.unit);
+                    let release = Release {
+                        unit: self.active.unit,
+                        number,
+                        outcome,
+                    };
+                    let telling = self.work.clone().tell_release(executor.clone(), release);
                     self.pending.push(Box::pin(async move {
-                        let told = ask::release(&work, &executor, unit, number, outcome).await;
-                        let input = match told {
+                        let input = match telling.await {
                             true => OriginInput::Released(executor, number),
                             false => OriginInput::NotReleased(executor, number),
                         };

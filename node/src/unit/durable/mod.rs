@@ -16,6 +16,7 @@ mod kept;
 mod pipe;
 mod place;
 mod recover;
+mod releases;
 mod retention;
 mod rows;
 mod work;

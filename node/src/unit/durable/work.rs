@@ -24,6 +24,7 @@ use super::active::{Active, MAX_EVENTS};
 use super::drive::{Drive, event};
 use super::host::Host;
 use super::place::place;
+use super::releases::Releases;
 use super::retention::{Readers, Shelf};
 use super::rows::{EndedUnit, Names, wants};
 use crate::config::WorkSettings;
@@ -46,6 +47,7 @@ pub(crate) struct Work {
     pub(super) room: Notify,
     /// Questions to executors that may be open at the same time without an answer.
     pub(super) questions: Semaphore,
+    pub(super) releases: Releases,
     table: Mutex<Table>,
     pub(super) names: Names,
     tasks: TaskTracker,
@@ -164,6 +166,7 @@ impl Work {
             storing: Notify::new(),
             room: Notify::new(),
             questions: Semaphore::new(MAX_QUESTIONS),
+            releases: Releases::default(),
             table: Mutex::default(),
             names: Names::default(),
             tasks: TaskTracker::new(),
@@ -301,12 +304,17 @@ impl Work {
 
     /// Runs a unit's task, until the unit has ended for all concerned or the node stops.
     pub(super) fn run(&self, drive: Drive) {
+        self.spawn(drive.run());
+    }
+
+    /// Spawns what ends with this node's work.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
-            let drive = Box::pin(drive.run());
+            let task = Box::pin(task);
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = drive => {}
+                () = task => {}
             }
         });
     }

@@ -1,10 +1,12 @@
 //! The host as an origin sees it: frames in, frames out, over a conversation within the node.
 
+mod releases;
+
 use bytes::Bytes;
 use tempfile::TempDir;
 use workmesh_proto::record::{self, ExecutorRecord};
 use workmesh_proto::wire::codec;
-use workmesh_proto::wire::durable::{Position, Release, Resume, Returned};
+use workmesh_proto::wire::durable::{Position, Release, Released, Resume, Returned};
 use workmesh_proto::wire::frame::FrameType;
 use workmesh_proto::wire::items::Item;
 use workmesh_proto::wire::unit::{Eof, Submit};
@@ -129,6 +131,7 @@ struct Said {
     bytes: Vec<u8>,
     refused: Option<Kind>,
     eof: Option<Eof>,
+    released: Vec<UnitId>,
 }
 
 impl Said {
@@ -152,6 +155,12 @@ impl Talk {
         // An executor that has refused does not listen.
         let _refused = self.0.sender.flush().await;
         self.hear().await
+    }
+
+    async fn say_no_more(&mut self) {
+        let (mute, _) = Pipe::local();
+        let sender = std::mem::replace(&mut self.0.sender, mute.sender);
+        sender.finish().await.unwrap();
     }
 
     async fn hear(&mut self) -> Said {
@@ -179,6 +188,10 @@ impl Talk {
                 match kind {
                     FrameType::Refused => {
                         said.refused = Some(codec::decode::<Refused>(&frame.body).unwrap().kind);
+                    }
+                    FrameType::Released => {
+                        said.released
+                            .push(codec::decode::<Released>(&frame.body).unwrap().unit);
                     }
                     FrameType::Eof => said.eof = Some(codec::decode(&frame.body).unwrap()),
                     FrameType::Returned => {
@@ -218,13 +231,24 @@ impl Rig {
         self.open(FrameType::Resume, &resume).await
     }
 
+    async fn release_all(&self, releases: &[Release]) -> Said {
+        let mut talk = self.open(FrameType::Release, &releases[0]).await;
+        for release in &releases[1..] {
+            talk.0.sender.put(FrameType::Release, release);
+        }
+        talk.say_no_more().await;
+        talk.hear().await
+    }
+
     async fn ask_to_release(&self, submit: &Submit) -> Talk {
         let release = Release {
             unit: submit.unit,
             number: submit.offer.unwrap().number,
             outcome: Kind::Cancelled.outcome(),
         };
-        self.open(FrameType::Release, &release).await
+        let mut talk = self.open(FrameType::Release, &release).await;
+        talk.say_no_more().await;
+        talk
     }
 
     async fn release(&self, submit: &Submit) {
@@ -382,46 +406,6 @@ async fn nothing_is_kept_behind_a_payload_that_cannot_be_removed() {
     let said = rig.run(&unit, &payload).await;
     assert_eq!(said.end(), Some(Kind::Ok));
     assert!(said.bytes == payload);
-}
-
-#[tokio::test]
-async fn a_unit_is_released_once_it_is_removed() {
-    let disk = Faulty::new();
-    let rig = rig_on(&disk);
-    let unit = submit("echo:buffer", 3);
-    assert_eq!(rig.run(&unit, b"123").await.end(), Some(Kind::Ok));
-    disk.fault(no_writes(1));
-    let said = rig.ask_to_release(&unit).await.hear().await;
-    assert_eq!((said.frames, rig.host.count()), (vec![], 1));
-    let next = submit_as(&unit, 2);
-    assert_eq!(rig.run(&next, b"123").await.refused, Some(Kind::Busy));
-    rig.release(&unit).await;
-    assert_eq!((rig.host.count(), rig.host.store.usage().keys), (0, 0));
-    assert_eq!(rig.run(&next, b"123").await.bytes, b"123");
-}
-
-#[tokio::test]
-async fn a_unit_that_could_not_be_removed_when_it_was_released_is_collected_and_does_not_come_again() {
-    let disk = Faulty::new();
-    let rig = rig_on(&disk);
-    let late = submit("echo:buffer", 3);
-    let unit = submit_as(&late, 2);
-    assert_eq!(rig.run(&unit, b"123").await.end(), Some(Kind::Ok));
-    disk.fault(no_writes(2));
-    let said = rig.ask_to_release(&unit).await.hear().await;
-    assert_eq!((said.frames, rig.host.count()), (vec![], 1));
-    rig.host.collect_once().await;
-    assert_eq!(
-        rig.host.count(),
-        1,
-        "it has its place as long as it has something"
-    );
-    rig.host.collect_once().await;
-    assert_eq!((rig.host.count(), rig.host.store.usage().keys), (0, 0));
-    for over in [late, unit.clone()] {
-        assert_eq!(rig.run(&over, b"123").await.refused, Some(Kind::Duplicate));
-    }
-    assert_eq!(rig.run(&submit_as(&unit, 3), b"123").await.bytes, b"123");
 }
 
 #[tokio::test]
