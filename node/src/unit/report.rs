@@ -265,6 +265,9 @@ pub struct ReleaseReport {
     pub released: u64,
     /// Units that stay because they have not ended.
     pub running: u64,
+    /// Units that have ended, and stay because the disk does not let them go.
+    #[serde(default)]
+    pub kept: u64,
     /// Of the units that the question names, those that the node does not know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<UnitId>,

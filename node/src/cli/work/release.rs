@@ -24,8 +24,9 @@ Examples:
   node work list --state succeeded --limit 0 --json | jq -r .unit | xargs -r node work release
 
 A unit that is named and has not ended is cancelled first; --all leaves what has not ended. Released units and their responses
-are gone, here and at their executors. With --json: released, running (left because they have not ended), unknown[...].
-If the node does not know a unit that is named, the exit status is 3; the others are released all the same.";
+are gone, here and at their executors. With --json: released, running (left because they have not ended), kept (have ended, and
+the disk does not let them go), unknown[...]. If the node does not know a unit that is named, the exit status is 3; if the disk
+keeps one, it is 1; the others are released all the same.";
 
 /// Forget durable units and their responses
 #[derive(Args, Clone, Debug)]
@@ -75,6 +76,7 @@ where
         let part = connect().await?.work_release(units.to_vec()).await?;
         report.released += part.released;
         report.running += part.running;
+        report.kept += part.kept;
         report.unknown.extend(part.unknown);
     }
     if args.json {
@@ -83,6 +85,7 @@ where
         writeln!(out, "{}", summary(&report))?;
     }
     match &report.unknown[..] {
+        [] if report.kept > 0 => Err(kept(report.kept)),
         [] => Ok(()),
         [unit] => Err(unknown(format!("no durable unit {unit}"))),
         [unit, rest @ ..] => Err(unknown(format!(
@@ -95,6 +98,12 @@ where
 fn unknown(what: String) -> anyhow::Error {
     let text = format!("no_such_unit: {what}; `node work list` shows the units");
     Failure::new(exit::UNREACHABLE, text).into()
+}
+
+fn kept(count: u64) -> anyhow::Error {
+    let units = text::count(count, "unit");
+    let text = format!("internal: the disk does not let go of {units}; the node's log says why: release again when it is mended");
+    Failure::new(exit::FAILED, text).into()
 }
 
 fn summary(report: &ReleaseReport) -> String {
@@ -157,6 +166,7 @@ mod tests {
         ReleaseReport {
             released,
             running,
+            kept: 0,
             unknown,
         }
     }
@@ -176,6 +186,19 @@ mod tests {
         assert_eq!(asked, [expected]);
         assert_eq!(out, "released 3 units, left 1 unit that did not end yet\n");
         done.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_keeps_has_status_1() {
+        let report = ReleaseReport {
+            kept: 2,
+            ..answer(3, 0, vec![])
+        };
+        let (_, out, done) = released(&args(vec![]), vec![report]).await;
+        assert_eq!(out, "released 3 units\n");
+        let error = done.unwrap_err();
+        assert_eq!(exit::of_error(&error), exit::FAILED);
+        assert!(exit::line(&error).unwrap().contains("does not let go of 2 units"));
     }
 
     #[tokio::test]

@@ -28,8 +28,19 @@ enum Forgotten {
     Yes,
     /// It is not here, or somebody else lets it go.
     NotHere,
-    /// The disk does not let us.
-    No,
+    /// It has not ended.
+    Runs,
+    /// The disk does not let it go.
+    Kept,
+}
+
+fn count(report: &mut ReleaseReport, forgotten: Forgotten) {
+    match forgotten {
+        Forgotten::Yes => report.released += 1,
+        Forgotten::Runs => report.running += 1,
+        Forgotten::Kept => report.kept += 1,
+        Forgotten::NotHere => {}
+    }
 }
 
 impl Work {
@@ -40,28 +51,27 @@ impl Work {
         all: bool,
         older_than_ms: Option<u64>,
     ) -> ReleaseReport {
-        let mut report = ReleaseReport::default();
         for unit in &units {
             if let Some(Entry::Active(active)) = self.find(*unit) {
                 active.cancel();
             }
         }
+        let mut report = ReleaseReport::default();
         for unit in units {
             let forgotten = match self.cancel(unit).await {
                 Ok(row) if row.state == "ended" => self.forget(unit).await,
-                Ok(_) => Forgotten::No,
+                Ok(_) => Forgotten::Runs,
                 Err(_) => Forgotten::NotHere,
             };
-            match forgotten {
-                Forgotten::Yes => report.released += 1,
-                Forgotten::NotHere => report.unknown.push(unit),
-                Forgotten::No => report.running += 1,
+            count(&mut report, forgotten);
+            if forgotten == Forgotten::NotHere {
+                report.unknown.push(unit);
             }
         }
         if all {
             let before = now_ms().saturating_sub(older_than_ms.unwrap_or(0));
             for unit in self.ended_before(before) {
-                report.released += u64::from(self.forget(unit).await == Forgotten::Yes);
+                count(&mut report, self.forget(unit).await);
             }
             report.running += self.unended();
         }
@@ -98,7 +108,7 @@ impl Work {
                 Ok(Ok(state)) if state.history.is_forgotten() => Forgotten::Yes,
                 // It settled before it was told: whoever takes it out of sight lets it go.
                 Ok(Ok(_)) => Forgotten::NotHere,
-                _ => Forgotten::No,
+                _ => Forgotten::Kept,
             };
         }
         // It may have settled just before it was told.
@@ -107,7 +117,7 @@ impl Work {
         }
         match self.remove_going(unit).await {
             true => Forgotten::Yes,
-            false => Forgotten::No,
+            false => Forgotten::Kept,
         }
     }
 

@@ -316,6 +316,21 @@ async fn a_release_leaves_alone_what_another_one_has_put_out_of_sight() {
 }
 
 #[tokio::test]
+async fn an_ended_unit_that_the_disk_keeps_is_neither_released_nor_running() {
+    let (rig, found) = left(&[ended(None)], WorkSettings::default()).await;
+    let unit = found[0].key.unit;
+    rig.recover(found).await;
+    for (units, all) in [(vec![unit], false), (Vec::new(), true)] {
+        rig.disk.fault(no_writes(1));
+        let report = rig.work.release(units, all, None).await;
+        assert_eq!((report.released, report.running, report.kept), (0, 0, 1));
+        assert_eq!((rig.seen(), rig.kept()), (1, 1), "it can be released again");
+    }
+    let report = rig.work.release(vec![unit], false, None).await;
+    assert_eq!((report.released, report.kept, rig.kept()), (1, 0, 0));
+}
+
+#[tokio::test]
 async fn an_id_whose_unit_goes_is_not_taken_for_that_unit() {
     let records = ended(None);
     let OriginRecord::Submitted(order) = &records[0] else {
