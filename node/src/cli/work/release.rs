@@ -102,7 +102,9 @@ fn unknown(what: String) -> anyhow::Error {
 
 fn kept(count: u64) -> anyhow::Error {
     let units = text::count(count, "unit");
-    let text = format!("internal: the disk does not let go of {units}; the node's log says why: release again when it is mended");
+    let text = format!(
+        "internal: the disk does not let go of {units}; the node's log says why: release again when it is mended"
+    );
     Failure::new(exit::FAILED, text).into()
 }
 

@@ -39,6 +39,8 @@ pub(super) struct ActiveState {
     pub(super) events: Vec<WorkEvent>,
     /// Its task is over.
     pub(super) settled: bool,
+    /// It was removed when its task was over: nobody was to see it any more.
+    pub(super) removed: bool,
 }
 
 impl Active {
@@ -58,6 +60,7 @@ impl Active {
             end: machine.history().end().cloned(),
             events,
             settled: false,
+            removed: false,
         };
         Self {
             unit,
@@ -126,6 +129,12 @@ impl Active {
     /// Its task is over, and its row is in the table, if it has one.
     pub(super) fn settle(&self) {
         self.state.send_modify(|state| state.settled = true);
+    }
+
+    /// The same, and nothing is left of it.
+    pub(super) fn settle_removed(&self) {
+        self.state
+            .send_modify(|state| (state.settled, state.removed) = (true, true));
     }
 
     pub(super) fn is_forgotten(&self) -> bool {

@@ -105,7 +105,7 @@ impl Work {
             let mut state = active.watch();
             let stored = state.wait_for(|state| state.history.is_forgotten() || state.settled);
             known = match tokio::time::timeout(CANCEL, stored).await {
-                Ok(Ok(state)) if state.history.is_forgotten() => Forgotten::Yes,
+                Ok(Ok(state)) if state.history.is_forgotten() || state.removed => Forgotten::Yes,
                 // It settled before it was told: whoever takes it out of sight lets it go.
                 Ok(Ok(_)) => Forgotten::NotHere,
                 _ => Forgotten::Kept,
@@ -178,7 +178,7 @@ impl Work {
         let backoff = Backoff::new(REMOVAL_MS, REMOVAL_MOST_MS);
         if self.remove_at_last(active.unit, backoff).await {
             self.table.lock().remove(active.unit);
-            active.settle();
+            active.settle_removed();
         }
     }
 

@@ -143,6 +143,17 @@ impl Rig {
         recover(&self.work, &self.work.host, found, &EarlierStarts::unknown()).await;
     }
 
+    /// Takes a unit over that is owed to its executor, and leaves it without its task.
+    fn without_task(&self, unit: UnitId, records: &[OriginRecord]) -> Arc<Active> {
+        let history = OriginHistory::fold(records.to_vec()).unwrap();
+        let machine = DurableOrigin::recover(history, ResponseTally::new(), self.work.timings(), 5);
+        drop(self.work.take_over(unit, machine, 0, records));
+        match self.work.find(unit) {
+            Some(Entry::Active(active)) => active,
+            _ => panic!("it is owed to its executor"),
+        }
+    }
+
     /// Waits until no unit has a task.
     async fn are_settled(&self) {
         self.work.tasks.close();
@@ -234,12 +245,7 @@ async fn a_removal_that_fails_is_tried_ever_less_often_and_told_of_once() {
     let records = ended(Some("away"));
     let (rig, found) = left(std::slice::from_ref(&records), WorkSettings::default()).await;
     let unit = found[0].key.unit;
-    let history = OriginHistory::fold(records.clone()).unwrap();
-    let machine = DurableOrigin::recover(history, ResponseTally::new(), rig.work.timings(), 5);
-    drop(rig.work.take_over(unit, machine, 0, &records));
-    let Some(Entry::Active(active)) = rig.work.find(unit) else {
-        panic!("it is owed to its executor");
-    };
+    let active = rig.without_task(unit, &records);
 
     rig.disk.fault(no_writes(FAILURES));
     let mut struck = rig.disk.struck();
@@ -313,6 +319,27 @@ async fn a_release_leaves_alone_what_another_one_has_put_out_of_sight() {
         (0, 2),
         "they are owed to their executor"
     );
+}
+
+#[tokio::test]
+async fn a_unit_that_settles_while_it_is_released_is_released() {
+    for told_first in [true, false] {
+        let records = ended(Some("away"));
+        let (rig, found) = left(std::slice::from_ref(&records), WorkSettings::default()).await;
+        let unit = found[0].key.unit;
+        let active = rig.without_task(unit, &records);
+        let mut releasing = pin!(rig.work.release(vec![unit], false, None));
+        if told_first {
+            assert!(
+                poll!(releasing.as_mut()).is_pending(),
+                "it waits for the unit's task"
+            );
+        }
+        rig.work.settle(&active);
+        let report = releasing.await;
+        assert_eq!((report.released, report.unknown), (1, vec![]), "{told_first}");
+        assert_eq!((rig.seen(), rig.kept()), (0, 0));
+    }
 }
 
 #[tokio::test]
