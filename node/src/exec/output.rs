@@ -215,12 +215,7 @@ impl Sink {
         pipes.output.bytes += length;
         let reader = pipes.output.reader.take();
         drop((pipes, machine));
-        match reader {
-            // Its end is about to follow.
-            Some(reader) if self.pool.is_quick(&self.unit) => self.pool.wakeups.hold([reader]),
-            Some(reader) => self.pool.wakeups.pass_on([reader]),
-            None => {}
-        }
+        self.pool.tell_of(&self.unit, reader);
         self.pool.meters.response_bytes.add(length);
         Ok(())
     }

@@ -44,9 +44,10 @@ pub(super) fn run(pool: &Arc<Pool>, unit: &Arc<Unit>) -> Verdict {
             format!("can't note that the unit begins: {error}"),
         );
     }
-    let Some(request) = unit.start() else {
+    let Some((request, reader)) = unit.start() else {
         return Verdict::new(Kind::Cancelled, "ended before it began");
     };
+    pool.tell_of(unit, reader);
     match unit.entry.kind {
         PayloadKind::Bytes => call(pool, unit, request, Payload::Bytes(payload::whole(unit))),
         PayloadKind::Buffer => {

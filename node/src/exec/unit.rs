@@ -227,8 +227,8 @@ impl Unit {
         self.pipes.lock()
     }
 
-    /// Takes what the function is called with; `None` if the unit has ended and must not run.
-    pub(super) fn start(&self) -> Option<Request> {
+    /// Takes what the function is called with, and who is to be told that it begins; `None` if the unit has ended and must not run.
+    pub(super) fn start(&self) -> Option<(Request, Option<Waker>)> {
         let mut machine = self.machine();
         if !machine.unit.start() {
             return None;
@@ -242,8 +242,8 @@ impl Unit {
             reader = pipes.output.reader.take();
         }
         drop((pipes, machine));
-        [writer, reader].into_iter().flatten().for_each(Waker::wake);
-        request
+        writer.into_iter().for_each(Waker::wake);
+        request.map(|request| (request, reader))
     }
 
     /// Ends the unit. `None` if it has its end already; else the end's kind and whom to wake.

@@ -1,6 +1,7 @@
 //! How long a worker's functions take: whether the next unit's end is likely to follow in a moment.
 
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
 use super::Pool;
@@ -33,6 +34,15 @@ impl Pool {
     /// Whether the unit's worker has been quick of late.
     pub(in crate::exec) fn is_quick(&self, unit: &Unit) -> bool {
         self.paces.get(unit.worker).is_some_and(Pace::is_quick)
+    }
+
+    /// Wakes whoever reads what the unit puts out: in a moment, if its end is likely to follow by then.
+    pub(in crate::exec) fn tell_of(&self, unit: &Unit, reader: Option<Waker>) {
+        match reader {
+            Some(reader) if self.is_quick(unit) => self.wakeups.hold([reader]),
+            Some(reader) => self.wakeups.pass_on([reader]),
+            None => {}
+        }
     }
 
     pub(super) fn note_pace(&self, unit: &Unit, took: Duration) {
