@@ -14,6 +14,18 @@ pub(crate) struct LogEntry {
     pub(crate) sync: bool,
 }
 
+/// What has come of an append.
+pub(crate) struct Told {
+    pub(crate) number: u64,
+    pub(crate) unit: usize,
+    /// It is written.
+    pub(crate) good: bool,
+    /// It has to be synced.
+    pub(crate) sync: bool,
+    /// It has responses.
+    pub(crate) data: bool,
+}
+
 /// How a node stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Crash {
@@ -44,12 +56,18 @@ impl Log {
         self.entries.push(entry);
     }
 
-    /// Writes what waits, but for what `fails`. Answers with all of it: number, unit, whether it is written and whether it has to be synced.
-    pub(crate) fn write(&mut self, mut fails: impl FnMut() -> bool) -> Vec<(u64, usize, bool, bool)> {
+    /// Writes what waits, but for what `fails`. Answers with all of it.
+    pub(crate) fn write(&mut self, mut fails: impl FnMut() -> bool) -> Vec<Told> {
         let mut told = Vec::new();
         for entry in self.entries.split_off(self.written) {
             let good = !fails();
-            told.push((entry.number, entry.unit, good, entry.sync));
+            told.push(Told {
+                number: entry.number,
+                unit: entry.unit,
+                good,
+                sync: entry.sync,
+                data: !entry.data.is_empty(),
+            });
             if good {
                 self.entries.push(entry);
             }

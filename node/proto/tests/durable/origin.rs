@@ -11,7 +11,7 @@ use workmesh_proto::{Incarnation, NodeId};
 
 use crate::executor::Executor;
 use crate::ledger;
-use crate::log::{Crash, Level, Log, LogEntry};
+use crate::log::{Crash, Level, Log, LogEntry, Told};
 use crate::net::Ask;
 use crate::world::{Event, MAX_EFFECTS, World};
 
@@ -118,6 +118,7 @@ impl World {
             return;
         };
         let wakes = input == OriginInput::Wake;
+        let may_wait = is_word(&input) && kept.machine.wants_pieces();
         if self.problem.is_none() {
             let line = format!("O unit {unit} <- {input:?}");
             kept.machine.handle(input, now);
@@ -129,6 +130,11 @@ impl World {
             self.expect(!wakes || next.is_none_or(|at| at > now), || {
                 format!("unit {unit} was woken at {now} and wants to be woken at {next:?}")
             });
+        }
+        // What comes at about the same time may be taken together.
+        if may_wait && self.rng.chance(40) {
+            let (wait, life) = (self.rng.range(0..30), self.origin.life);
+            return self.after(wait, Event::CarryOut { unit, life });
         }
         self.carry_out(unit);
     }
@@ -145,7 +151,7 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, unit: usize) {
+    pub(crate) fn carry_out(&mut self, unit: usize) {
         while self.problem.is_none() {
             let Some(kept) = self.origin.units.get_mut(&unit) else {
                 return;
@@ -388,9 +394,19 @@ impl World {
             .write(|| rough && rng.chance(if full { 90 } else { 1 }));
         let (length, life) = (self.origin.log.length(), self.origin.life);
         let mut wait = 1000;
-        for (number, unit, good, sync) in told {
+        for Told {
+            number,
+            unit,
+            good,
+            sync,
+            data,
+        } in told
+        {
             let input = if good {
                 OriginInput::Stored(number)
+            } else if data && self.rng.chance(10) {
+                self.ledger.see("stream closed");
+                OriginInput::Closed(number, "the stream takes no more".to_owned())
             } else {
                 OriginInput::NotStored(number, "full".to_owned())
             };
@@ -486,4 +502,17 @@ impl World {
         self.tell(unit, OriginInput::Wake);
         Ok(())
     }
+}
+
+/// Whether an executor has said it.
+fn is_word(input: &OriginInput) -> bool {
+    matches!(
+        input,
+        OriginInput::Accepted(_)
+            | OriginInput::Started(_)
+            | OriginInput::Piece(..)
+            | OriginInput::Eof(..)
+            | OriginInput::Returned(..)
+            | OriginInput::Refused(..)
+    )
 }

@@ -129,6 +129,7 @@ fn input() -> impl Strategy<Value = OriginInput> {
         1 => (number(), kind(), why()).prop_map(|(n, kind, why)| OriginInput::Fault(n, kind, why)),
         1 => (node(), 0..5u32).prop_map(|(executor, n)| OriginInput::Released(executor, n)),
         1 => (node(), 0..5u32).prop_map(|(executor, n)| OriginInput::NotReleased(executor, n)),
+        1 => (number(), why()).prop_map(|(n, why)| OriginInput::Closed(n, why)),
         1 => Just(OriginInput::Cancel),
         1 => Just(OriginInput::Forget),
         4 => Just(OriginInput::Wake),
@@ -146,17 +147,17 @@ proptest! {
         order in order(),
         records in prop::collection::vec(origin_record(), 0..12),
         kept in kept(),
-        inputs in prop::collection::vec((input(), 0..10_000u64), 0..40),
+        inputs in prop::collection::vec((input(), 0..10_000u64, any::<bool>()), 0..40),
     ) {
         let first = OriginRecord::Submitted(Box::new(order));
         let history = OriginHistory::fold(std::iter::once(first).chain(records)).unwrap();
         let mut ended = history.end().cloned();
         let mut unit = DurableOrigin::recover(history, kept, OriginTimings::default(), 1000);
-        for (input, now) in inputs {
+        for (input, now, alone) in inputs {
             unit.handle(input, now);
             let waits = unit.poll_timeout();
             prop_assert!(waits.is_none_or(|at| at > now), "at {} to be woken at {:?}", now, waits);
-            while let Some(effect) = unit.poll_effect() {
+            while alone && let Some(effect) = unit.poll_effect() {
                 let workmesh_proto::unit::durable::OriginEffect::Ended(eof) = effect else { continue };
                 prop_assert_eq!(ended.replace(eof), None);
             }

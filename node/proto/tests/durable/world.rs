@@ -41,6 +41,11 @@ pub(crate) enum Event {
         life: u64,
         input: OriginInput,
     },
+    /// Carries out what the words of an executor have led to so far.
+    CarryOut {
+        unit: usize,
+        life: u64,
+    },
     Place {
         unit: usize,
         life: u64,
@@ -170,10 +175,12 @@ impl World {
             Event::Wake { unit, life, token } => self.wake(unit, life, token),
             Event::Tell { unit, life, input } if life == self.origin.life => self.tell(unit, input),
             Event::Place { unit, life } if life == self.origin.life => self.place(unit),
+            Event::CarryOut { unit, life } if life == self.origin.life => self.carry_out(unit),
             Event::OriginWrite { life } if life == self.origin.life => self.origin_write(),
             Event::OriginSync { life, length } if life == self.origin.life => self.origin_sync(length),
             Event::Tell { .. }
             | Event::Place { .. }
+            | Event::CarryOut { .. }
             | Event::OriginWrite { .. }
             | Event::OriginSync { .. } => {}
             Event::OriginUp => self.origin_up(),

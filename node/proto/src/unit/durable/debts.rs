@@ -10,7 +10,8 @@ struct Debt {
     number: u32,
     /// Is being told; else is told at that time.
     at: Option<u64>,
-    /// Not before this append is on the disk.
+    /// Not before this append is on the disk, or what makes it needless: an executor that was told has forgotten the unit, and an
+    /// origin that still counts on it would take it for lost.
     after: Option<u64>,
     backoff: Backoff,
     since: u64,
@@ -91,12 +92,17 @@ impl Debts {
         now.saturating_sub(debt.since) < self.patience_ms
     }
 
-    /// The append of this number is on the disk, or has failed: then the debt has to wait until `retry` instead.
-    pub(super) fn on_append(&mut self, number: u64, retry: Option<u64>) {
+    /// The append of this number is on the disk.
+    pub(super) fn on_append(&mut self, number: u64) {
         for debt in &mut self.debts {
-            if debt.after.take_if(|append| *append == number).is_some() {
-                debt.at = retry.or(debt.at);
-            }
+            debt.after.take_if(|append| *append == number);
+        }
+    }
+
+    /// A later offer, or the end, is on the disk: nothing depends any more on what came before it, and may have failed.
+    pub(super) fn on_successor(&mut self) {
+        for debt in &mut self.debts {
+            debt.after = None;
         }
     }
 }

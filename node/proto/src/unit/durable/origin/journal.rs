@@ -167,7 +167,7 @@ impl DurableOrigin {
                 self.effects.push_back(OriginEffect::Changed);
             }
         }
-        self.debts.on_append(number, None);
+        self.debts.on_append(number);
         match &self.step {
             Step::Storing => {
                 self.effects.push_back(OriginEffect::Stored);
@@ -181,9 +181,15 @@ impl DurableOrigin {
                     self.offer();
                 }
             }
-            Step::Offering { append } if *append == number && !self.is_overdue() => self.offer(),
+            Step::Offering { append } if *append == number => {
+                self.debts.on_successor();
+                if !self.is_overdue() {
+                    self.offer();
+                }
+            }
             Step::Ending { append, eof } if *append == number => {
                 let eof = eof.clone();
+                self.debts.on_successor();
                 self.history.apply(&OriginRecord::Ended {
                     eof: eof.clone(),
                     at_ms: self.now,
@@ -229,7 +235,6 @@ impl DurableOrigin {
         if self.forgetting.take_if(|append| *append == number).is_some() {
             self.forget_at = Some(retry);
         }
-        self.debts.on_append(number, Some(retry));
         match &self.step {
             Step::Storing => {
                 self.step = Step::Gone;

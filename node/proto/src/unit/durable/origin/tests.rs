@@ -276,6 +276,51 @@ fn deadline_and_cancel_end_a_unit_wherever_it_is() {
     assert!(matches!(append_of(&seen).1, [OriginRecord::Ended { eof, .. }] if eof.kind == Kind::Cancelled));
 }
 
+fn releases(effects: &[OriginEffect]) -> usize {
+    let releases = |effect: &&OriginEffect| matches!(effect, OriginEffect::Release { .. });
+    effects.iter().filter(releases).count()
+}
+
+#[test]
+fn an_executor_that_gave_back_is_told_once_the_origin_does_not_count_on_it_on_its_disk() {
+    let mut unit = offered(order(None, false));
+    unit.handle(OriginInput::Accepted(1), 1000);
+    unit.handle(OriginInput::Returned(1, "drains".into()), 1001);
+    let (returned, ..) = append_of(&effects(&mut unit));
+    unit.handle(OriginInput::NotStored(returned, "disk full".into()), 1002);
+    unit.handle(OriginInput::Wake, 60_000);
+    let seen = effects(&mut unit);
+    assert_eq!((releases(&seen), &seen[..]), (0, &[OriginEffect::Place][..]));
+    unit.handle(OriginInput::Found(candidate()), 60_001);
+    let (next, ..) = append_of(&effects(&mut unit));
+    unit.handle(OriginInput::Stored(next), 60_002);
+    assert_eq!(releases(&effects(&mut unit)), 1, "the next offer says as much");
+}
+
+#[test]
+fn an_executor_is_told_of_an_end_that_took_the_place_of_another_one() {
+    let mut unit = following(order(Some(5000), true));
+    unit.handle(OriginInput::Piece(1, piece(1, "ab", true)), 4999);
+    let lost = Eof {
+        outcome: Outcome::Lost,
+        kind: Kind::NodeLost,
+        ..eof(&[("ab", true)])
+    };
+    unit.handle(OriginInput::Eof(1, lost), 5000);
+    let seen = effects(&mut unit);
+    let (both, records, data) = append_of(&seen);
+    assert!(
+        matches!(
+            records,
+            [OriginRecord::GivenUp { .. }, OriginRecord::Ended { .. }]
+        ) && !data.is_empty()
+    );
+    unit.handle(OriginInput::Closed(both, "the stream takes no more".into()), 5001);
+    let (end, ..) = append_of(&effects(&mut unit));
+    unit.handle(OriginInput::Stored(end), 5002);
+    assert_eq!(releases(&effects(&mut unit)), 1);
+}
+
 #[test]
 fn a_journal_that_fails_delays_and_loses_nothing() {
     let mut unit = following(order(None, false));
