@@ -6,7 +6,7 @@ use super::unit::Outcome;
 use crate::id::{Incarnation, UnitId};
 
 /// Most [`Release`] frames of one conversation.
-pub const MAX_RELEASES: usize = 256;
+pub const MAX_RELEASES: usize = 1024;
 
 /// One offer of a durable unit to one life of one node. An offer that may have been taken is never repeated under its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

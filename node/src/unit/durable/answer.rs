@@ -1,8 +1,10 @@
 //! The executor's side of a conversation about a durable unit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tracing::debug;
 use workmesh_proto::NodeId;
 use workmesh_proto::unit::durable::{ExecutorPhase, ResponseCursor};
@@ -22,6 +24,8 @@ use crate::link::LinkError;
 use crate::store::StoreError;
 use crate::unit::serve::ACCEPTANCE_DELAY;
 
+/// How long the releases of a conversation may take to come.
+const RELEASES: Duration = Duration::from_secs(10);
 /// Response bytes that are gathered before they are sent.
 const SEND_BYTES: usize = 256 * 1024;
 
@@ -68,23 +72,29 @@ impl Host {
         }
     }
 
-    /// Forgets what the origin names, and says of which that has succeeded.
+    /// Forgets what the origin names, and says of which that has succeeded, as soon as it has.
     async fn release_all(&self, peer: &NodeId, first: Release, pipe: Pipe) -> Result<(), LinkError> {
         let Pipe {
             mut sender,
             mut receiver,
         } = pipe;
-        let releases = releases(first, &mut receiver).await?;
+        let releases = tokio::time::timeout(RELEASES, releases(first, &mut receiver)).await;
+        let releases = releases.map_err(|_| LinkError::Closed("the releases did not end".to_owned()))??;
         // Together: their removals are written together.
-        let done = releases
+        let releasing: FuturesUnordered<_> = releases
             .iter()
-            .map(|release| self.release(peer, release.unit, release.number));
-        for (release, done) in releases.iter().zip(join_all(done).await) {
-            if done {
-                let Release { unit, outcome, .. } = release;
+            .map(async |release| {
+                let released = self.release(peer, release.unit, release.number).await;
+                released.then_some(release)
+            })
+            .collect();
+        let mut done = releasing.ready_chunks(releases.len());
+        while let Some(some) = done.next().await {
+            for Release { unit, outcome, .. } in some.into_iter().flatten() {
                 debug!(%unit, %peer, %outcome, "durable unit released");
                 sender.put(FrameType::Released, &Released { unit: *unit });
             }
+            sender.flush().await?;
         }
         sender.finish().await
     }
@@ -135,7 +145,7 @@ impl Host {
         if position == Position::default() {
             // A short unit is over by then, and all that is said of it leaves together.
             let said = kept.wait_for(|kept| kept.stream_bytes > 0 || kept.is_over());
-            let _long = tokio::time::timeout(ACCEPTANCE_DELAY, said).await.is_ok();
+            let _short = tokio::time::timeout(ACCEPTANCE_DELAY, said).await.is_ok();
         }
         let mut reader = KeptReader::new(
             self.store.clone(),

@@ -1,4 +1,4 @@
-//! An origin's conversations with executors: an offer with its payload, a resumption, a release. What the executor says goes to the
+//! An origin's conversations with executors: an offer with its payload, or a resumption. What the executor says goes to the
 //! unit's task as the machine's inputs.
 
 use std::hash::Hasher as _;

@@ -30,6 +30,36 @@ struct Waiting {
 #[derive(Default)]
 pub(super) struct Releases(Mutex<HashMap<NodeId, VecDeque<Waiting>>>);
 
+/// Tells one executor. When it goes, so does what waits: none of that was told.
+struct Teller<'a> {
+    releases: &'a Releases,
+    executor: &'a NodeId,
+    over: bool,
+}
+
+impl Teller<'_> {
+    /// What is to be told next. At the end of it the executor's entry goes, and whoever comes then has to tell.
+    fn next(&mut self) -> Option<VecDeque<Waiting>> {
+        let mut executors = self.releases.0.lock();
+        let queue = executors.get_mut(self.executor)?;
+        if queue.is_empty() {
+            executors.remove(self.executor);
+            self.over = true;
+            return None;
+        }
+        let rest = queue.split_off(queue.len().min(MAX_RELEASES));
+        Some(mem::replace(queue, rest))
+    }
+}
+
+impl Drop for Teller<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.releases.0.lock().remove(self.executor);
+        }
+    }
+}
+
 impl Releases {
     /// `true`: nobody tells this executor anything yet, and the caller has to.
     fn push(&self, executor: &NodeId, waiting: Waiting) -> bool {
@@ -42,16 +72,12 @@ impl Releases {
         true
     }
 
-    /// What is to be told next; at the end of it the executor's entry goes.
-    fn next(&self, executor: &NodeId) -> Option<VecDeque<Waiting>> {
-        let mut executors = self.0.lock();
-        let queue = executors.get_mut(executor)?;
-        if queue.is_empty() {
-            executors.remove(executor);
-            return None;
+    fn teller<'a>(&'a self, executor: &'a NodeId) -> Teller<'a> {
+        Teller {
+            releases: self,
+            executor,
+            over: false,
         }
-        let rest = queue.split_off(queue.len().min(MAX_RELEASES));
-        Some(mem::replace(queue, rest))
     }
 }
 
@@ -67,7 +93,8 @@ impl Work {
     }
 
     async fn tell_releases(&self, executor: &NodeId) {
-        while let Some(mut batch) = self.releases.next(executor) {
+        let mut teller = self.releases.teller(executor);
+        while let Some(mut batch) = teller.next() {
             // Whoever has no answer when this ends was not told.
             let _late = tokio::time::timeout(RELEASE, self.tell(executor, &mut batch)).await;
         }
@@ -83,7 +110,7 @@ impl Work {
         for waiting in &*batch {
             sender.put(FrameType::Release, &waiting.release);
         }
-        // In pieces a long word waits for the answers, which wait for their reader.
+        // Both at once: an executor may answer the first ones before it has the last.
         let (sent, ()) = tokio::join!(sender.finish(), hear(&mut receiver, batch));
         sent.ok()
     }
@@ -107,7 +134,7 @@ async fn hear(receiver: &mut PipeReceiver, batch: &mut VecDeque<Waiting>) {
 
 fn settle(batch: &mut VecDeque<Waiting>, unit: UnitId) {
     if let Some(at) = batch.iter().position(|waiting| waiting.release.unit == unit) {
-        // The unit's task may have ended with the node.
+        // Nobody may want to know any more: the node stops, or a later word to the executor has been heard.
         let waiting = batch.remove(at);
         let _gone = waiting.is_some_and(|waiting| waiting.told.send(true).is_err());
     }
@@ -144,15 +171,32 @@ mod tests {
             heard.push(hears);
         }
         let mut told = Vec::new();
+        let mut teller = releases.teller(&executor);
         for expected in [MAX_RELEASES, 2] {
-            let batch = releases.next(&executor).unwrap();
+            let batch = teller.next().unwrap();
             assert_eq!(batch.len(), expected);
             told.extend(batch.into_iter().map(|waiting| waiting.release.unit));
         }
         assert_eq!(told, units);
-        assert!(releases.next(&executor).is_none());
+        assert!(teller.next().is_none());
         assert!(releases.0.lock().is_empty(), "nothing stays of an executor");
         assert!(releases.push(&executor, waiting().1), "the next one tells again");
+        drop(teller);
+        assert!(
+            !releases.push(&executor, waiting().1),
+            "it has gone with its own entry alone"
+        );
+    }
+
+    #[test]
+    fn what_a_teller_leaves_was_not_told_and_another_one_may_tell() {
+        let releases = Releases::default();
+        let executor = NodeId::parse("e").unwrap();
+        let (_, first, mut unheard) = waiting();
+        assert!(releases.push(&executor, first));
+        drop(releases.teller(&executor));
+        assert_eq!(unheard.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert!(releases.push(&executor, waiting().1));
     }
 
     #[test]

@@ -456,7 +456,7 @@ fn digest(view: &View) -> u64 {
     hasher.finish()
 }
 
-/// Offers, resumptions and releases that may be under way without an answer.
+/// Conversations that may be under way without an answer: offers, resumptions, releases.
 const MAX_QUESTIONS: usize = 512;
 /// Rows that are looked at without giving way to others.
 const LOOK_ROWS: usize = 1000;

@@ -182,13 +182,18 @@ impl DurableOrigin {
             Step::Waiting { .. } | Step::Placing => OriginPhase::Waiting,
             Step::Ending { .. } | Step::EndLater { .. } | Step::Ended => OriginPhase::Ended,
             Step::Offering { .. } | Step::Asking { .. } | Step::Following { .. } | Step::Apart { .. } => {
-                match (self.history.offered(), self.history.is_started()) {
+                match (self.history.offered(), self.has_begun()) {
                     (_, true) => OriginPhase::Running,
                     (Some(_), false) if self.history.is_accepted() => OriginPhase::Accepted,
                     _ => OriginPhase::Waiting,
                 }
             }
         }
+    }
+
+    /// Whether this run's function has begun: a short unit's executor does not say so before it sends.
+    fn has_begun(&self) -> bool {
+        self.history.is_started() || (self.rerun.is_none() && self.tally.responses() > 0)
     }
 
     /// Why the unit waits, or why its executor is not heard; empty if all is well.
