@@ -429,7 +429,7 @@ impl Files for Faulty {
         let inode = world.find(name)?;
         world.names.remove(name);
         let freed = inode.lock().written.len() as u64;
-        world.budget = world.budget.map(|budget| budget + freed);
+        world.budget = world.budget.map(|budget| budget.saturating_add(freed));
         Ok(())
     }
 
@@ -544,7 +544,7 @@ impl OpenFile for FaultyFile {
         if content.dropped.is_some_and(|dropped| dropped as u64 >= length) {
             content.dropped = None;
         }
-        world.budget = world.budget.map(|budget| budget + freed);
+        world.budget = world.budget.map(|budget| budget.saturating_add(freed));
         Ok(())
     }
 
