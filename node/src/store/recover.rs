@@ -302,14 +302,25 @@ impl Recovery<'_> {
         let name = format!("{DAMAGED}/{number:010}-{}", range.start);
         let (path, length) = (self.files.path(&name), range.len());
         tracing::error!(segment = number, at = range.start, bytes = length, kept = %path.display(), "the store is damaged");
-        let kept = match self.files.create(&name) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return,
-            Err(error) => Err(error),
-            Ok(file) => files::write_all(&*file, 0, &bytes[range]),
-        };
-        if let Err(error) = kept {
+        if let Err(error) = self.keep(&name, &bytes[range]) {
             tracing::warn!(path = %path.display(), %error, "cannot keep a copy of what is damaged");
         }
+    }
+
+    fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let file = match self.files.create(name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // Of an earlier start, which may have failed before it was whole.
+                let file = self.files.open(name)?;
+                if file.length()? >= bytes.len() as u64 {
+                    return Ok(());
+                }
+                file
+            }
+            file => file?,
+        };
+        files::write_all(&*file, 0, bytes)?;
+        file.sync()
     }
 
     /// The newest segment is gone on with if it is in order and has room.
