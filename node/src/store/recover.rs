@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::data::{DATA, FileId};
-use super::error::StoreError;
+use super::error::{StoreError, is_full};
 use super::files::{self, Files};
 use super::format::Format;
 use super::gather::{Gathering, Place};
@@ -80,8 +80,9 @@ pub(super) fn recover(
     recovery.sync_streams(&mut index, &gathered.unsynced);
     let hurt =
         recovery.damaged > 0 || format.is_new() || gathered.found.iter().any(|found| found.damage.is_some());
-    recovery.take_orphans(&index, sizes.into_keys(), hurt);
-    for dir in [LOG, DATA] {
+    recovery.take_orphans(&index, sizes.into_keys(), hurt)?;
+    // The folder that files go to before the one that they come from.
+    for dir in [DAMAGED, LOG, DATA] {
         let failed = |error| StoreError::io("sync", &files.path(dir), error);
         files.sync_dir(dir).map_err(failed)?;
     }
@@ -361,7 +362,12 @@ impl Recovery<'_> {
     }
 
     /// Removes data files that no key owns. If something is damaged they may be what is left of it: they are set aside.
-    fn take_orphans(&mut self, index: &Index, present: impl Iterator<Item = FileId>, hurt: bool) {
+    fn take_orphans(
+        &mut self,
+        index: &Index,
+        present: impl Iterator<Item = FileId>,
+        hurt: bool,
+    ) -> Result<(), StoreError> {
         for id in present {
             let owned = index
                 .keys
@@ -380,9 +386,14 @@ impl Recovery<'_> {
             } else {
                 self.files.remove(&path)
             };
-            if let Err(error) = taken {
-                tracing::warn!(path = %self.files.path(&path).display(), %error, "cannot take away a file of the store");
+            let Err(error) = taken else { continue };
+            let whole = self.files.path(&path);
+            // The next start may see no damage any more, and would remove it.
+            if hurt && !is_full(&error) {
+                return Err(StoreError::io("set aside", &whole, error));
             }
+            tracing::warn!(path = %whole.display(), %error, "cannot take away a file of the store");
         }
+        Ok(())
     }
 }
