@@ -239,19 +239,18 @@ impl Recovery<'_> {
                         Lost::Hinted(hint) => self.set_gap(number, range, hint),
                     }
                 }
+                Item::Torn { at } if newest && opened.headed && at as u32 >= listed => counts = at as u32,
+                // Damaged, and left as it is: until it stands in the records of the keys, nothing else says so.
                 Item::Torn { at } => {
-                    counts = at as u32;
-                    if counts < listed {
+                    if (at as u32) < listed {
                         self.short.insert(number, listed);
                     }
-                    if !newest || !opened.headed || counts < listed {
-                        self.set_aside(number, at..bytes.len(), &bytes);
-                        self.settle_gap(None);
-                        if let Some(header) = record::header(&bytes[at..], self.mark) {
-                            self.gathering.lost(Lost::Named(header.name));
-                        }
-                        self.set_gap(number, at..usize::MAX, Hint::default());
+                    self.set_aside(number, at..bytes.len(), &bytes);
+                    self.settle_gap(None);
+                    if let Some(header) = record::header(&bytes[at..], self.mark) {
+                        self.gathering.lost(Lost::Named(header.name));
                     }
+                    self.set_gap(number, at..usize::MAX, Hint::default());
                 }
             }
         }

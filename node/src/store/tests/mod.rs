@@ -4,6 +4,8 @@ mod life;
 mod admit;
 mod history;
 mod faults;
+mod tripping;
+mod opening;
 mod damage;
 mod format;
 mod segments;
