@@ -332,7 +332,9 @@ impl World {
                 op: wanted,
                 nth,
                 times,
-            } => (op == wanted && (nth..nth + times).contains(&same(op))).then_some(Failure::IO),
+            } => {
+                (op == wanted && (nth..nth.saturating_add(times)).contains(&same(op))).then_some(Failure::IO)
+            }
             Fault::FailAny { nth, times } => {
                 let hit = changes >= nth && changes - nth < times;
                 (op.changes() && hit).then_some(Failure::IO)

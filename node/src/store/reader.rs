@@ -12,6 +12,7 @@ use super::error::StoreError;
 use super::files::{self, OpenFile};
 use super::index::{Held, Index};
 use super::key::{Key, Stream};
+use super::segment::{self, Number};
 
 /// The most that one read answers with, in bytes.
 pub(super) const MAX_READ_BYTES: usize = 1 << 20;
@@ -42,7 +43,7 @@ struct Place {
 }
 
 enum Where {
-    Log(Arc<dyn OpenFile>),
+    Log(Number, Arc<dyn OpenFile>),
     Data(FileId),
 }
 
@@ -81,7 +82,7 @@ impl Reader<'_> {
         for place in places {
             let into = &mut bytes[done..done + place.bytes];
             let (file, path) = match &place.file {
-                Where::Log(file) => (Arc::clone(file), super::segment::LOG.to_owned()),
+                Where::Log(number, file) => (Arc::clone(file), segment::path(*number)),
                 Where::Data(id) => (self.open(*id)?, id.path()),
             };
             let failed = |error| StoreError::io("read", &self.shared.files.path(&path), error);
@@ -150,7 +151,7 @@ fn in_log(index: &Index, held: &Held, stream: Stream, wanted: std::ops::Range<u6
         let (from, to) = (start.max(wanted.start), end.min(wanted.end));
         if let (true, Some(segment)) = (from < to, index.segments.get(&piece.segment)) {
             places.push(Place {
-                file: Where::Log(Arc::clone(&segment.file)),
+                file: Where::Log(piece.segment, Arc::clone(&segment.file)),
                 at: u64::from(piece.at) + from - start,
                 bytes: (to - from) as usize,
             });

@@ -6,6 +6,7 @@ mod history;
 mod faults;
 mod tripping;
 mod opening;
+mod reads;
 mod damage;
 mod format;
 mod segments;
