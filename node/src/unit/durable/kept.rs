@@ -117,7 +117,14 @@ impl KeptReader {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+    use workmesh_proto::UnitId;
+    use workmesh_proto::unit::durable::ResponseFrames;
+    use workmesh_proto::wire::durable::Position;
+
     use super::*;
+    use crate::store::faulty::{Fault, Faulty, Op};
+    use crate::store::{Entry, Role, StoreSettings, Sync};
 
     #[test]
     fn a_tail_has_the_latest_bytes() {
@@ -139,5 +146,59 @@ mod tests {
         let held = tail.0.lock();
         assert!(held.bytes <= TAIL_BYTES);
         assert_eq!(held.start + held.bytes as u64, 9 * (TAIL_BYTES as u64 / 4));
+    }
+
+    #[tokio::test]
+    async fn a_reader_goes_on_behind_what_it_has_when_the_store_can_be_read_again() {
+        let disk = Faulty::new();
+        let (store, _) = Store::open_faulty(&disk, StoreSettings::default()).unwrap();
+        let key = Key {
+            role: Role::Origin,
+            unit: UnitId(Uuid::from_u128(1)),
+        };
+        let responses: Vec<Vec<u8>> = (1..=20)
+            .map(|serial| vec![serial; 3000 * usize::from(serial)])
+            .collect();
+        let mut frames = ResponseFrames::default();
+        for (serial, response) in (1..).zip(&responses) {
+            frames.push(serial, response, true);
+        }
+        let kept = frames.take();
+        let end = kept.len() as u64;
+        assert!(end as usize > 2 * READ_BYTES, "more than two reads");
+        let data = Entry::Data(Stream::Responses, kept);
+        store.append(key, vec![data], Sync::Synced).await.unwrap();
+        for nth in 0.. {
+            disk.fault(Fault::Fail {
+                op: Op::Read,
+                nth,
+                times: 3,
+            });
+            let mut reader = KeptReader::new(store.clone(), key, ResponseCursor::new(Position::default()));
+            let (mut read, mut failures) = (vec![Vec::new()], 0);
+            loop {
+                match reader.next(end, None).await {
+                    Ok(Some(piece)) => {
+                        read.last_mut().unwrap().extend_from_slice(&piece.data);
+                        if piece.last {
+                            read.push(Vec::new());
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        assert!(error.to_string().contains("store/data/origin-"), "{error}");
+                        failures += 1;
+                    }
+                }
+            }
+            assert_eq!(read.pop().as_deref(), Some(&[][..]), "from read {nth} on");
+            assert!(read == responses, "from read {nth} on");
+            if failures == 0 {
+                assert!(nth > 2);
+                break;
+            }
+        }
+        disk.heal();
+        store.close().await;
     }
 }
