@@ -94,6 +94,14 @@ pub(super) fn read_full(file: &dyn OpenFile, offset: u64, into: &mut [u8]) -> io
     Ok(done)
 }
 
+/// Fills `into`. A file that ends before is an error: whoever asks knows that there is more.
+pub(super) fn read_all(file: &dyn OpenFile, offset: u64, into: &mut [u8]) -> io::Result<()> {
+    match read_full(file, offset, into)? == into.len() {
+        true => Ok(()),
+        false => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
 /// The real disk.
 pub(super) struct Disk {
     root: PathBuf,

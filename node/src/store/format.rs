@@ -248,16 +248,19 @@ fn heads(files: &dyn Files) -> Result<Heads, StoreError> {
         Err(error) => return Err(StoreError::io("list", &files.path(LOG), error)),
     };
     heads.any = listed.iter().any(|file| file.bytes > 0);
-    for number in listed.iter().filter_map(|file| segment::number(&file.name)) {
+    for listed in listed {
+        let Some(number) = segment::number(&listed.name) else {
+            continue;
+        };
         let path = segment::path(number);
         let failed = |verb| {
             let path = files.path(&path);
             move |error| StoreError::io(verb, &path, error)
         };
         let file = files.open(&path).map_err(failed("open"))?;
-        let mut head = vec![0; HEAD_BYTES];
-        let read = files::read_full(&*file, 0, &mut head).map_err(failed("read"))?;
-        heads.marks.extend(segment::head_mark(&head[..read], number));
+        let mut head = vec![0; HEAD_BYTES.min(listed.bytes as usize)];
+        files::read_all(&*file, 0, &mut head).map_err(failed("read"))?;
+        heads.marks.extend(segment::head_mark(&head, number));
     }
     Ok(heads)
 }

@@ -1,6 +1,5 @@
 //! Reads of streams, on a thread of their own: a read waits for no sync.
 
-use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -86,9 +85,7 @@ impl Reader<'_> {
                 Where::Data(id) => (self.open(*id)?, id.path()),
             };
             let failed = |error| StoreError::io("read", &self.shared.files.path(&path), error);
-            if files::read_full(&*file, place.at, into).map_err(failed)? < place.bytes {
-                return Err(failed(io::ErrorKind::UnexpectedEof.into()));
-            }
+            files::read_all(&*file, place.at, into).map_err(failed)?;
             done += place.bytes;
         }
         Ok(bytes.freeze())

@@ -153,8 +153,8 @@ impl Recovery<'_> {
             let length = file.length().map_err(self.failed("read", number))?;
             let length = u32::try_from(length).unwrap_or(u32::MAX);
             let mut head = vec![0; (64 << 10).min(length as usize)];
-            let read = files::read_full(&*file, 0, &mut head).map_err(self.failed("read", number))?;
-            let decoded = segment::decode_head(&head[..read], self.mark, number);
+            files::read_all(&*file, 0, &mut head).map_err(self.failed("read", number))?;
+            let decoded = segment::decode_head(&head, self.mark, number);
             let headed = decoded.is_some();
             let (begin, found) = decoded.unwrap_or_default();
             cuts.extend(found);
@@ -211,8 +211,7 @@ impl Recovery<'_> {
     ) -> Result<(), StoreError> {
         let file = Arc::clone(&opened.segment.file);
         let mut bytes = vec![0; opened.records.end as usize];
-        let read = files::read_full(&*file, 0, &mut bytes).map_err(self.failed("read", number))?;
-        bytes.truncate(read);
+        files::read_all(&*file, 0, &mut bytes).map_err(self.failed("read", number))?;
         let whole = opened.segment.length;
         let mut counts = opened.records.end;
         let scan = Scan {

@@ -76,10 +76,8 @@ pub(super) fn read(files: &dyn Files, name: &str) -> io::Result<Option<Text>> {
         Err(error) => return Err(error),
     };
     let mut bytes = vec![0; file.length()?.min(MAX_BYTES) as usize];
-    let length = files::read_full(&*file, 0, &mut bytes)?;
-    Ok(Some(Text::of(
-        String::from_utf8_lossy(&bytes[..length]).into_owned(),
-    )))
+    files::read_all(&*file, 0, &mut bytes)?;
+    Ok(Some(Text::of(String::from_utf8_lossy(&bytes).into_owned())))
 }
 
 /// Replaces a file of the store's folder, or makes it: after a crash it has its old lines or the new ones.

@@ -30,11 +30,13 @@ pub(super) enum Call {
     SyncDir,
 }
 
-/// How much of a write that fails is done.
+/// How much of an operation that fails is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Done {
     Nothing,
     Half,
+    /// Nothing either, and a read answers as if the file ended there.
+    NoneToRead,
 }
 
 struct State {
@@ -100,12 +102,12 @@ impl Tripping {
             return change();
         };
         self.disk.fault(match done {
-            Done::Nothing => Fault::FailAny { nth: 0, times: 1 },
+            Done::Nothing | Done::NoneToRead => Fault::FailAny { nth: 0, times: 1 },
             Done::Half => Fault::Halve { nth: 0 },
         });
         let changed = change();
         // A write that was done half goes on, and fails then.
-        if done == Done::Nothing || call != Call::Write {
+        if done != Done::Half || call != Call::Write {
             self.disk.heal();
         }
         changed
@@ -186,8 +188,11 @@ struct TrippingFile {
 
 impl OpenFile for TrippingFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        let read = || self.file.read_at(offset, into);
-        self.disk.look(Call::Read, &self.name, read)
+        match self.disk.step(Call::Read, &self.name) {
+            None => self.file.read_at(offset, into),
+            Some(Done::NoneToRead) => Ok(0),
+            Some(_) => Err(Errno::IO.into()),
+        }
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
