@@ -515,6 +515,13 @@ impl OpenFile for FaultyFile {
             content.written.resize(end, 0);
         }
         content.written[offset..end].copy_from_slice(&bytes[..count]);
+        // What is written again is not dropped any more.
+        if content
+            .dropped
+            .is_some_and(|dropped| (offset..end).contains(&dropped))
+        {
+            content.dropped = (end < content.written.len()).then_some(end);
+        }
         if share.is_err() && count == 0 {
             return Err(io::Error::other("told to fail"));
         }

@@ -265,7 +265,31 @@ impl Recovery<'_> {
             opened.segment.cut = counts < whole;
         }
         opened.segment.length = counts;
+        if newest {
+            self.write_again(number, opened, listed, &bytes)?;
+        }
         Ok(())
+    }
+
+    /// Writes again what may not be on the disk yet. If another process could not sync it the system holds it for written, and a sync
+    /// would say nothing.
+    fn write_again(
+        &self,
+        number: Number,
+        opened: &Opened,
+        listed: u32,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        let from = listed.max(opened.records.start);
+        let unsynced = bytes.get(from as usize..opened.segment.length as usize);
+        match files::write_all(
+            &*opened.segment.file,
+            u64::from(from),
+            unsynced.unwrap_or_default(),
+        ) {
+            Err(error) if !is_full(&error) => Err(self.failed("write", number)(error)),
+            _ => Ok(()),
+        }
     }
 
     fn set_gap(&mut self, number: Number, range: Range<usize>, hint: Hint) {
@@ -332,7 +356,6 @@ impl Recovery<'_> {
             return Ok(None);
         };
         let segment = &opened.segment;
-        // What a process wrote before it was killed may not be on the disk yet.
         segment.file.sync().map_err(self.failed("sync", *number))?;
         let whole = opened.headed && !segment.cut && !self.short.contains_key(number);
         let sound = whole && u64::from(segment.length) < segment_bytes;

@@ -245,9 +245,9 @@ struct Tally {
     refused: BTreeSet<Call>,
 }
 
-/// Whether everything is on the disk in spite of that: the system has dropped what it could not sync, and nobody is told so twice.
+/// Whether everything is on the disk in spite of that. Of a file of a stream the system may have dropped what it could not sync.
 fn is_all_synced(call: Call, name: &str) -> bool {
-    call != Call::Sync && !(call == Call::Open && name.starts_with("data/"))
+    !(matches!(call, Call::Sync | Call::Open) && name.starts_with("data/"))
 }
 
 async fn fail_each(scene: &Scene, done: Done, tally: &mut Tally) {
