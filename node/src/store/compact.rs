@@ -2,8 +2,12 @@
 //! A part of the store's thread; each call does a piece, so that appends wait for no more than that.
 
 use std::io;
+use std::ops::Range;
+use std::sync::Arc;
 
+use super::aside;
 use super::error::StoreError;
+use super::files;
 use super::moving::Removals;
 use super::queue::Work;
 use super::scan::Lost;
@@ -123,9 +127,33 @@ impl Writer {
                 unit = name,
                 "a record of the store is damaged"
             );
+            self.set_aside(number, range);
         }
         self.compaction.emptying = Some((number, moved.end));
         Ok(())
+    }
+
+    /// Keeps a copy of what could not be read, before its segment goes.
+    fn set_aside(&self, number: Number, range: Range<u32>) {
+        let file = self
+            .shared
+            .index
+            .lock()
+            .segments
+            .get(&number)
+            .map(|segment| Arc::clone(&segment.file));
+        let Some(file) = file else { return };
+        let mut bytes = vec![0; range.len()];
+        match files::read_full(&*file, u64::from(range.start), &mut bytes) {
+            Ok(length) => {
+                let range = range.start as usize..range.end as usize;
+                aside::keep(&*self.log.files, number, &range, &bytes[..length]);
+            }
+            Err(error) => {
+                let path = self.log.files.path(&segment::path(number));
+                tracing::warn!(path = %path.display(), %error, "cannot keep a copy of what is damaged");
+            }
+        }
     }
 
     fn head_length(&self, number: Number, index: &super::index::Index) -> Result<u32, StoreError> {
@@ -133,7 +161,7 @@ impl Writer {
         let Some(segment) = index.segments.get(&number) else {
             return Ok(0);
         };
-        let length = super::files::read_full(&*segment.file, 0, &mut head)
+        let length = files::read_full(&*segment.file, 0, &mut head)
             .map_err(|error| StoreError::io("read", &self.log.files.path(&segment::path(number)), error))?;
         let head = segment::decode_head(&head[..length], self.log.mark, number);
         Ok(head.map_or(0, |(length, _)| length as u32))

@@ -229,6 +229,11 @@ impl Faulty {
         world.synced_names.remove(name);
     }
 
+    /// Changes a byte of a file under the hands of whoever has it open.
+    pub(super) fn spoil(&self, name: &str, at: usize) {
+        self.world.lock().names[name].lock().written[at] ^= 1;
+    }
+
     /// Puts other bytes in a file, synced.
     pub(super) fn set_content(&self, name: &str, bytes: Vec<u8>) {
         let mut world = self.world.lock();

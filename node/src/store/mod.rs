@@ -19,6 +19,7 @@ mod sealed;
 mod free;
 mod record;
 mod scan;
+mod aside;
 mod segment;
 mod index;
 mod inventory;
@@ -53,6 +54,7 @@ pub(crate) use queue::Pending;
 pub(crate) use settings::StoreSettings;
 pub(crate) use starts::{Noted, Starts};
 
+use aside::DAMAGED;
 use data::{DATA, DataFiles};
 use files::{Disk, Files};
 use format::Versions;
@@ -60,7 +62,6 @@ use free::FreeSpace;
 use index::Index;
 use queue::{Queue, Work};
 use reader::{MAX_WAITING, Read, Request};
-use recover::DAMAGED;
 use segment::LOG;
 use writer::Writer;
 

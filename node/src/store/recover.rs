@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::aside::{self, DAMAGED};
 use super::data::{DATA, FileId};
 use super::error::{StoreError, is_full};
 use super::files::{self, Files};
@@ -19,9 +20,6 @@ use super::queue::Work;
 use super::record::{self, HEADER_BYTES, Name};
 use super::scan::{Hint, Item, Lost, Scan};
 use super::segment::{self, LOG, Number, Segment};
-
-/// The folder of what could not be read.
-pub(super) const DAMAGED: &str = "damaged";
 
 /// A store as it was found.
 pub(super) struct Recovered {
@@ -322,28 +320,9 @@ impl Recovery<'_> {
     /// Keeps a copy of bytes that could not be read.
     fn set_aside(&mut self, number: Number, range: Range<usize>, bytes: &[u8]) {
         self.damaged += 1;
-        let name = format!("{DAMAGED}/{number:010}-{}", range.start);
-        let (path, length) = (self.files.path(&name), range.len());
-        tracing::error!(segment = number, at = range.start, bytes = length, kept = %path.display(), "the store is damaged");
-        if let Err(error) = self.keep(&name, &bytes[range]) {
-            tracing::warn!(path = %path.display(), %error, "cannot keep a copy of what is damaged");
-        }
-    }
-
-    fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let file = match self.files.create(name) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // Of an earlier start, which may have failed before it was whole.
-                let file = self.files.open(name)?;
-                if file.length()? >= bytes.len() as u64 {
-                    return Ok(());
-                }
-                file
-            }
-            file => file?,
-        };
-        files::write_all(&*file, 0, bytes)?;
-        file.sync()
+        let path = self.files.path(&aside::path(number, range.start));
+        tracing::error!(segment = number, at = range.start, bytes = range.len(), kept = %path.display(), "the store is damaged");
+        aside::keep(self.files, number, &range, &bytes[range.clone()]);
     }
 
     /// The newest segment is gone on with if it is in order and has room.

@@ -128,6 +128,56 @@ async fn check_left(disk: &Faulty) {
 }
 
 #[tokio::test]
+async fn what_is_found_damaged_when_its_segment_is_emptied_is_kept_and_said() {
+    const OLDEST: &str = "log/0000000001.log";
+    let disk = Faulty::new();
+    let store = garbage(&disk).await;
+    let content = disk.content(OLDEST);
+    let record = |at: &usize| content[*at..].starts_with(&content[..8]);
+    let records: Vec<_> = (24..content.len()).filter(record).collect();
+    // In the body of the record of unit 3, and in the header of that of unit 4.
+    disk.spoil(OLDEST, records[2] + 100);
+    disk.spoil(OLDEST, records[3] + 40);
+    let until_gone = async {
+        while disk.has(OLDEST) {
+            pass(&store).await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(60);
+    tokio::time::timeout(patience, until_gone)
+        .await
+        .expect("the segment stays");
+    for (at, byte) in [(2, 100), (3, 40)] {
+        let (from, to) = (records[at], records[at + 1]);
+        let mut damaged = content[from..to].to_vec();
+        damaged[byte] ^= 1;
+        let name = format!("damaged/0000000001-{from}");
+        assert!(disk.has(&name), "{:?}", disk.files("damaged"));
+        assert!(disk.content(&name) == damaged, "{name}");
+    }
+    for crash in [Crash::Written, Crash::Synced] {
+        let left = disk.crash(crash);
+        assert_eq!(left.files("damaged").len(), 2, "{crash:?}");
+        let (store, found) = Store::open_with(Arc::new(left), small()).unwrap();
+        for number in STAY {
+            let unit = found.iter().find(|unit| unit.key == key(number));
+            if [3, 4].contains(&number) {
+                let told = unit.is_some_and(|unit| unit.damage.is_some());
+                assert!(told, "{crash:?}: {unit:?}");
+                continue;
+            }
+            assert!(
+                unit.is_some_and(|unit| unit.damage.is_none()),
+                "{crash:?}: {number}"
+            );
+            assert!(stream(&store, key(number), Stream::Payload).await == bytes(number as usize, 300));
+        }
+        store.close().await;
+    }
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_segment_that_can_not_be_read_is_not_removed() {
     const OLDEST: &str = "log/0000000001.log";
     let mut failed = 0;
