@@ -1,4 +1,4 @@
-//! A disk of which one operation fails, of whatever sort: looking, listing, opening and reading too. Around a [`Faulty`] one, which does
+//! A disk of which one operation fails, or all from one on, of whatever sort: looking, listing, opening and reading too. Around a [`Faulty`] one, which does
 //! the rest: a sync that fails drops what it should have written.
 
 use std::fs::TryLockError;
@@ -37,6 +37,8 @@ pub(super) enum Done {
     Half,
     /// Nothing either, and a read answers as if the file ended there.
     NoneToRead,
+    /// Nothing, nor anything of those after it.
+    NothingAnyMore,
 }
 
 struct State {
@@ -66,7 +68,7 @@ impl Tripping {
         }
     }
 
-    /// The operation that has failed, and the file or folder that it was for.
+    /// The operation that has failed last, and the file or folder that it was for.
     pub(super) fn struck(&self) -> Option<(Call, String)> {
         self.state.lock().struck.clone()
     }
@@ -80,9 +82,12 @@ impl Tripping {
     fn step(&self, call: Call, name: &str) -> Option<Done> {
         let mut state = self.state.lock();
         let left = state.left?;
-        state.left = left.checked_sub(1);
         if left > 0 {
+            state.left = Some(left - 1);
             return None;
+        }
+        if state.done != Done::NothingAnyMore {
+            state.left = None;
         }
         state.struck = Some((call, name.to_owned()));
         Some(state.done)
@@ -102,7 +107,7 @@ impl Tripping {
             return change();
         };
         self.disk.fault(match done {
-            Done::Nothing | Done::NoneToRead => Fault::FailAny { nth: 0, times: 1 },
+            Done::Nothing | Done::NoneToRead | Done::NothingAnyMore => Fault::FailAny { nth: 0, times: 1 },
             Done::Half => Fault::Halve { nth: 0 },
         });
         let changed = change();
@@ -191,7 +196,7 @@ impl OpenFile for TrippingFile {
         match self.disk.step(Call::Read, &self.name) {
             None => self.file.read_at(offset, into),
             Some(Done::NoneToRead) => Ok(0),
-            Some(_) => Err(Errno::IO.into()),
+            Some(Done::Nothing | Done::Half | Done::NothingAnyMore) => Err(Errno::IO.into()),
         }
     }
 
