@@ -59,7 +59,13 @@ impl Starts {
 
     fn open_with(files: Arc<dyn Files>, life: u64, most: usize) -> (Self, Option<Noted>) {
         let boot = files.boot().filter(|boot| boot.len() <= BOOT_BYTES);
-        let earlier = boot.as_ref().and_then(|boot| read(&*files, boot));
+        let earlier = boot.as_ref().and_then(|boot| {
+            read(&*files, boot).unwrap_or_else(|error| {
+                let path = files.path(NAME);
+                warn!(path = %path.display(), %error, "can't read which units began: those that waited when this node ended count as begun");
+                None
+            })
+        });
         let cells = Cells {
             files,
             life,
@@ -172,18 +178,24 @@ fn begin(files: &dyn Files, boot: &str, life: u64) -> io::Result<Arc<dyn OpenFil
     Ok(file)
 }
 
-/// What the file tells; `None`: it is not to be believed.
-fn read(files: &dyn Files, boot: &str) -> Option<Noted> {
-    let file = files.open(NAME).ok()?;
-    let length = usize::try_from(file.length().ok()?).ok()?;
-    if !(HEAD_BYTES..=HEAD_BYTES + MAX_CELLS * CELL_BYTES).contains(&length) {
-        return None;
+/// What the file tells; `None`: it is not to be believed, or not there.
+fn read(files: &dyn Files, boot: &str) -> io::Result<Option<Noted>> {
+    let file = match files.open(NAME) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let most = (HEAD_BYTES + MAX_CELLS * CELL_BYTES) as u64;
+    let length = file.length()?;
+    if !(HEAD_BYTES as u64..=most).contains(&length) {
+        return Ok(None);
     }
-    let mut bytes = vec![0; length];
-    if files::read_full(&*file, 0, &mut bytes).ok()? != length {
-        return None;
-    }
-    let (first, cells) = bytes.split_at(HEAD_BYTES);
+    let mut bytes = vec![0; length as usize];
+    files::read_all(&*file, 0, &mut bytes)?;
+    Ok(parse(&bytes, boot))
+}
+
+fn parse(bytes: &[u8], boot: &str) -> Option<Noted> {
+    let (first, cells) = bytes.split_at_checked(HEAD_BYTES)?;
     let life = first.get(MARK.len()..)?.get_u64();
     if first != head(boot, life) {
         return None;
@@ -293,6 +305,16 @@ mod tests {
             disk.set_content(NAME, whole[..length].to_vec());
             let cut_between = length >= HEAD_BYTES && (length - HEAD_BYTES).is_multiple_of(CELL_BYTES);
             assert_eq!(unbegun(&disk).is_empty(), !cut_between, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_read_is_not_believed_and_stays() {
+        let (disk, _starts) = disk_with_two();
+        for op in [Op::Open, Op::Read] {
+            disk.fault(Fault::Fail { op, nth: 0, times: 1 });
+            assert_eq!(unbegun(&disk), [], "{op:?}");
+            assert_eq!(unbegun(&disk), [3], "{op:?}");
         }
     }
 
