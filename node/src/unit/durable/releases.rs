@@ -20,10 +20,10 @@ use super::work::Work;
 /// How long an executor may take to say that it has forgotten units.
 const RELEASE: Duration = Duration::from_secs(10);
 
-/// One unit's release, and whoever wants to know what came of it.
+/// One unit's release, and whoever wants to know that the executor knows; dropped, it does not.
 struct Waiting {
     release: Release,
-    told: oneshot::Sender<bool>,
+    told: oneshot::Sender<()>,
 }
 
 /// What waits, by executor; there is an entry for each that is being told.
@@ -89,7 +89,7 @@ impl Work {
             let work = self.clone();
             self.spawn(async move { work.tell_releases(&executor).await });
         }
-        heard.await.unwrap_or(false)
+        heard.await.is_ok()
     }
 
     async fn tell_releases(&self, executor: &NodeId) {
@@ -136,7 +136,7 @@ fn settle(batch: &mut VecDeque<Waiting>, unit: UnitId) {
     if let Some(at) = batch.iter().position(|waiting| waiting.release.unit == unit) {
         // Nobody may want to know any more: the node stops, or a later word to the executor has been heard.
         let waiting = batch.remove(at);
-        let _gone = waiting.is_some_and(|waiting| waiting.told.send(true).is_err());
+        let _gone = waiting.is_some_and(|waiting| waiting.told.send(()).is_err());
     }
 }
 
@@ -147,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    fn waiting() -> (UnitId, Waiting, oneshot::Receiver<bool>) {
+    fn waiting() -> (UnitId, Waiting, oneshot::Receiver<()>) {
         let unit = UnitId(Uuid::now_v7());
         let release = Release {
             unit,
@@ -207,7 +207,7 @@ mod tests {
         settle(&mut batch, first);
         settle(&mut batch, first);
         drop(batch);
-        assert_eq!(heard.try_recv(), Ok(true));
+        assert_eq!(heard.try_recv(), Ok(()));
         assert!(unheard.try_recv().is_err());
     }
 }
