@@ -53,7 +53,9 @@ pub(super) fn recover(
         recovery.report(line);
     }
     let mut segments = recovery.open_segments()?;
-    let mut inventory = Inventory::new(format.version, mark, format.listing.clone());
+    // With an older version in it, the file is written anew: it tells the version where `FORMAT` does not.
+    let written = format.listing.clone().filter(|_| !format.is_due());
+    let mut inventory = Inventory::new(format.version, mark, written);
     let listing = format.listing.clone().unwrap_or_default();
     recovery.compare(&listing, &segments);
     let newest = segments.keys().next_back().copied();

@@ -320,3 +320,47 @@ async fn any_operation_of_an_opening_may_fail() {
         assert!(tally.refused.contains(&call), "{call:?}: {:?}", tally.refused);
     }
 }
+
+#[tokio::test]
+async fn a_store_that_could_not_be_taken_over_is_taken_over_by_the_next_opening() {
+    let next = Versions {
+        oldest: Versions::OWN.oldest,
+        known: Versions::OWN.known + 1,
+    };
+    let (old, store) = some_store().await;
+    store.close().await;
+    let whole = look(&old.crash(Crash::Written)).await;
+    let mut refused = BTreeSet::new();
+    for nth in 0.. {
+        let disk = old.kill();
+        let tripping = Tripping::new(&disk, nth, Done::Nothing);
+        let opened = Store::open_as(Arc::new(tripping.clone()), settings(), next);
+        tripping.heal();
+        let Some((call, name)) = tripping.struck() else {
+            opened.unwrap().0.close().await;
+            break;
+        };
+        let what = format!("{call:?} of {name:?} (operation {nth})");
+        match opened {
+            Err(error) => {
+                check_error(&error, call, &name, &what);
+                refused.insert(name);
+            }
+            Ok((store, _)) => store.close().await,
+        }
+        for crash in [Crash::Written, Crash::Synced] {
+            let left = disk.crash(crash);
+            let (store, found) = Store::open_as(Arc::new(left.clone()), settings(), next).unwrap();
+            assert_eq!(store.usage().damaged, 0, "{what}, {crash:?}");
+            check(&whole, &see(&store, found).await, &format!("{what}, {crash:?}"));
+            store.close().await;
+            for name in ["SEGMENTS", "FORMAT"] {
+                let content = left.content(name);
+                assert!(content.starts_with(b"workmesh-store 2\n"), "{what}: {name}");
+            }
+        }
+    }
+    for name in ["FORMAT.new", "SEGMENTS.new"] {
+        assert!(refused.contains(name), "{refused:?}");
+    }
+}
