@@ -106,12 +106,12 @@ impl Faulty {
     }
 
     /// Lets only so many files be open.
-    pub(super) fn set_descriptors(&self, files: usize) {
+    pub(crate) fn set_descriptors(&self, files: usize) {
         self.world.lock().descriptors = Some(files);
     }
 
     /// Files that are open.
-    pub(super) fn open_files(&self) -> usize {
+    pub(crate) fn open_files(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
 

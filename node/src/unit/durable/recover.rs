@@ -1,8 +1,11 @@
 //! What an earlier life of the node has left in the store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 use workmesh_proto::record::{self, ExecutorRecord, OriginRecord};
 use workmesh_proto::unit::ResponseTally;
@@ -18,10 +21,13 @@ use super::hosted::Hosted;
 use super::now_ms;
 use super::rows::EndedUnit;
 use super::work::Work;
-use crate::store::{Found, Key, Role, Store, Stream};
+use crate::store::{Found, Key, Role, Store, StoreError, Stream};
 
 /// Bytes read from the store at once.
 const READ_BYTES: usize = 1024 * 1024;
+/// For how long, in all, it is tried again to read what the system does not give for the moment; and how often.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Takes over what is found. What can't be read costs its own unit: it is reported, and the rest goes on.
 ///
@@ -37,10 +43,11 @@ pub(crate) async fn recover(work: &Arc<Work>, host: &Arc<Host>, found: Vec<Found
             "durable units found"
         );
     }
+    let until = Instant::now() + PATIENCE;
     let mut taken_over = Vec::with_capacity(executors.len());
     for found in executors {
         let unit = found.key.unit;
-        match take_executor(host, found, starts).await {
+        match take_executor(host, found, starts, until).await {
             Ok(task) => taken_over.extend(task),
             Err(why) => {
                 error!(%unit, error = why, "what was kept of a unit that ran here can't be read; it stays in the store");
@@ -51,7 +58,7 @@ pub(crate) async fn recover(work: &Arc<Work>, host: &Arc<Host>, found: Vec<Found
     let mut drives = Vec::new();
     for found in origins {
         let unit = found.key.unit;
-        match take_origin(work, found).await {
+        match take_origin(work, found, until).await {
             Ok(drive) => drives.extend(drive),
             Err(why) => {
                 error!(%unit, error = why, "what was kept of a durable unit can't be read; it stays in the store");
@@ -69,7 +76,7 @@ async fn forget(store: &Store, key: Key) {
     }
 }
 
-async fn take_origin(work: &Arc<Work>, found: Found) -> Result<Option<Drive>, String> {
+async fn take_origin(work: &Arc<Work>, found: Found, until: Instant) -> Result<Option<Drive>, String> {
     let unit = found.key.unit;
     if found.records.is_empty() && found.damage.is_none() && found.doubt.is_none() {
         // A payload whose submission never came.
@@ -85,7 +92,7 @@ async fn take_origin(work: &Arc<Work>, found: Found) -> Result<Option<Drive>, St
     let mut kept = ResponseTally::new();
     if !over {
         let damage;
-        (kept, damage) = count(&work.store, &found).await;
+        (kept, damage) = count(&work.store, &found, until).await?;
         unread = unread.or(damage);
     }
     if over && let Some(damage) = unread.take() {
@@ -125,6 +132,7 @@ pub(super) async fn take_executor(
     host: &Arc<Host>,
     found: Found,
     starts: &EarlierStarts,
+    until: Instant,
 ) -> Result<Option<JoinHandle<()>>, String> {
     let unit = found.key.unit;
     if found.records.is_empty() && found.damage.is_none() {
@@ -132,7 +140,7 @@ pub(super) async fn take_executor(
         return Ok(None);
     }
     let (records, unread) = read_all::<ExecutorRecord>(&found);
-    let (kept, damage) = count(&host.store, &found).await;
+    let (kept, damage) = count(&host.store, &found, until).await?;
     let damaged = unread.is_some() || damage.is_some();
     let may_have_begun = |offer: Offer| damaged || starts.may_have_begun(unit, offer);
     let machine = DurableExecutor::recover(records, kept, may_have_begun, now_ms()).ok_or_else(|| {
@@ -159,27 +167,48 @@ fn read_all<T: serde::de::DeserializeOwned>(found: &Found) -> (Vec<T>, Option<St
     (records, found.damage.clone())
 }
 
-/// Counts what is kept of the responses, as far as it can be read; and why it can't be read further.
-async fn count(store: &Store, found: &Found) -> (ResponseTally, Option<String>) {
+/// Counts what is kept of the responses, as far as it can be read; and why it can't be read further. An error: the system does not give
+/// it for the moment, also after `until`.
+async fn count(
+    store: &Store,
+    found: &Found,
+    until: Instant,
+) -> Result<(ResponseTally, Option<String>), String> {
     let mut count = ResponseCount::default();
     let mut offset = 0;
     while offset < found.response_bytes {
-        let read = store.read(found.key, Stream::Responses, offset, READ_BYTES).await;
-        let fed = match read {
+        let fed = match read(store, found.key, offset, until).await {
             Ok(data) if data.is_empty() => break,
             Ok(data) => {
                 offset += data.len() as u64;
                 count.feed(data).map_err(|error| error.to_string())
             }
+            Err(error) if error.may_pass() => return Err(error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         if let Err(why) = fed {
-            return (count.so_far(), Some(why));
+            return Ok((count.so_far(), Some(why)));
         }
     }
     let so_far = count.so_far();
-    match count.finish() {
+    Ok(match count.finish() {
         Some(tally) => (tally, None),
         None => (so_far, Some("its kept responses end within a frame".to_owned())),
+    })
+}
+
+/// Reads on, and up to `until` again and again what may go well the next time.
+async fn read(store: &Store, key: Key, offset: u64, until: Instant) -> Result<Bytes, StoreError> {
+    let mut failing = false;
+    loop {
+        match store.read(key, Stream::Responses, offset, READ_BYTES).await {
+            Err(error) if error.may_pass() && Instant::now() < until => {
+                if !std::mem::replace(&mut failing, true) {
+                    warn!(unit = %key.unit, %error, "what is kept of a unit can't be read yet; it is tried again");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            read => return read,
+        }
     }
 }

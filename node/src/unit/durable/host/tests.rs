@@ -309,7 +309,9 @@ async fn what_waits_when_the_node_is_killed_goes_back_and_what_has_begun_is_lost
     let (rig, found, earlier) = rig_in(rig.dir, Incarnation(8), |_| {}, WorkSettings::default());
     assert_eq!(found.len(), 2);
     for found in found {
-        take_executor(&rig.host, found, &earlier).await.unwrap();
+        take_executor(&rig.host, found, &earlier, tokio::time::Instant::now())
+            .await
+            .unwrap();
     }
     let said = rig.resume(&begun).await.hear().await;
     assert_eq!(said.end(), Some(Kind::NodeLost));

@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use workmesh_proto::mesh::{MeshConfig, Timings};
 use workmesh_proto::record;
 use workmesh_proto::unit::ResponseTally;
-use workmesh_proto::unit::durable::{EarlierStarts, OriginHistory};
+use workmesh_proto::unit::durable::{EarlierStarts, OriginHistory, ResponseFrames};
 use workmesh_proto::wire::durable::Offer;
 use workmesh_proto::{Cost, Incarnation, MeshName, NodeId};
 
@@ -23,7 +23,7 @@ use crate::identity::{Identity, create_mesh};
 use crate::link::{Endpoint, EndpointSettings};
 use crate::mesh::Driver;
 use crate::store::faulty::{Fault, Faulty, Op};
-use crate::store::{Entry as Kept, Found, StoreSettings, Sync};
+use crate::store::{Entry as Kept, Found, StoreSettings, Stream, Sync};
 use crate::unit::durable::drive::key;
 use crate::unit::durable::recover;
 
@@ -355,6 +355,42 @@ async fn an_ended_unit_that_the_disk_keeps_is_neither_released_nor_running() {
     }
     let report = rig.work.release(vec![unit], false, None).await;
     assert_eq!((report.released, report.kept, rig.kept()), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn a_unit_whose_responses_can_not_be_read_for_the_moment_goes_on_when_they_can() {
+    let logged = Logged::default();
+    let log = tracing_subscriber::fmt().with_writer(logged.clone());
+    let _logs = tracing::subscriber::set_default(log.finish());
+    let mut records = ended(Some("away"));
+    records.pop();
+    let (rig, mut found) = left(&[records], WorkSettings::default()).await;
+    let unit = found[0].key.unit;
+    let mut frames = ResponseFrames::default();
+    frames.push(1, &[7; 100_000], true);
+    let frames = frames.take();
+    found[0].response_bytes = frames.len() as u64;
+    let stream = vec![Kept::Data(Stream::Responses, frames)];
+    rig.work
+        .store
+        .append(key(unit), stream, Sync::Synced)
+        .await
+        .unwrap();
+
+    rig.disk.set_descriptors(rig.disk.open_files());
+    let mut recovering = pin!(rig.recover(found));
+    while logged.count("can't be read yet") == 0 {
+        assert!(poll!(recovering.as_mut()).is_pending(), "it is tried again");
+        tokio::task::yield_now().await;
+    }
+    rig.disk.heal();
+    recovering.await;
+    let report = rig.work.show(unit).unwrap();
+    assert_eq!(
+        (&report.state[..], report.bytes),
+        ("running", 100_000),
+        "{report:?}"
+    );
 }
 
 #[tokio::test]
