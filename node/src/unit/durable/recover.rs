@@ -92,7 +92,7 @@ async fn take_origin(work: &Arc<Work>, found: Found, until: Instant) -> Result<O
     let mut kept = ResponseTally::new();
     if !over {
         let damage;
-        (kept, damage) = count(&work.store, &found, until).await?;
+        (kept, damage) = count(&work.store, &found, until).await;
         unread = unread.or(damage);
     }
     if over && let Some(damage) = unread.take() {
@@ -140,7 +140,7 @@ pub(super) async fn take_executor(
         return Ok(None);
     }
     let (records, unread) = read_all::<ExecutorRecord>(&found);
-    let (kept, damage) = count(&host.store, &found, until).await?;
+    let (kept, damage) = count(&host.store, &found, until).await;
     let damaged = unread.is_some() || damage.is_some();
     let may_have_begun = |offer: Offer| damaged || starts.may_have_begun(unit, offer);
     let machine = DurableExecutor::recover(records, kept, may_have_begun, now_ms()).ok_or_else(|| {
@@ -167,13 +167,9 @@ fn read_all<T: serde::de::DeserializeOwned>(found: &Found) -> (Vec<T>, Option<St
     (records, found.damage.clone())
 }
 
-/// Counts what is kept of the responses, as far as it can be read; and why it can't be read further. An error: the system does not give
-/// it for the moment, also after `until`.
-async fn count(
-    store: &Store,
-    found: &Found,
-    until: Instant,
-) -> Result<(ResponseTally, Option<String>), String> {
+/// Counts what is kept of the responses, as far as it can be read; and why it can't be read further. A unit of which that is so ends: in
+/// no list it could be submitted, or offered, once more.
+async fn count(store: &Store, found: &Found, until: Instant) -> (ResponseTally, Option<String>) {
     let mut count = ResponseCount::default();
     let mut offset = 0;
     while offset < found.response_bytes {
@@ -183,18 +179,17 @@ async fn count(
                 offset += data.len() as u64;
                 count.feed(data).map_err(|error| error.to_string())
             }
-            Err(error) if error.may_pass() => return Err(error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         if let Err(why) = fed {
-            return Ok((count.so_far(), Some(why)));
+            return (count.so_far(), Some(why));
         }
     }
     let so_far = count.so_far();
-    Ok(match count.finish() {
+    match count.finish() {
         Some(tally) => (tally, None),
         None => (so_far, Some("its kept responses end within a frame".to_owned())),
-    })
+    }
 }
 
 /// Reads on, and up to `until` again and again what may go well the next time.
