@@ -15,8 +15,13 @@ pub struct ResponseTally {
     responses: u64,
     open: bool,
     bytes: u64,
+    /// Of the places where responses ended.
+    cuts: u64,
     hasher: Option<Box<Hasher>>,
 }
+
+/// An odd number without a pattern: the fraction of the golden ratio.
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl ResponseTally {
     /// Nothing counted.
@@ -40,6 +45,9 @@ impl ResponseTally {
         self.bytes = self.bytes.saturating_add(data.len() as u64);
         if !data.is_empty() {
             self.hasher.get_or_insert_default().write(data);
+        }
+        if last {
+            self.cuts = (self.cuts ^ self.bytes).wrapping_mul(MIX).rotate_left(29);
         }
         self.responses
     }
@@ -66,6 +74,12 @@ impl ResponseTally {
     /// Whether the latest response lacks its last piece.
     pub fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// Differs, but for odds of about 1 in 2^64, where as many responses of as many bytes in all were cut at other places. It does not
+    /// travel, and is kept nowhere.
+    pub(crate) fn cuts(&self) -> u64 {
+        self.cuts
     }
 
     /// XXH3-64 of all response bytes so far.

@@ -71,7 +71,7 @@ impl Rerun {
         let place = |tally: &ResponseTally| (tally.next_serial() - 1, tally.bytes(), tally.is_open());
         let (seen, kept_at) = (place(&self.seen), place(kept));
         if seen == kept_at {
-            return Some(self.seen.digest() == kept.digest());
+            return Some((self.seen.digest(), self.seen.cuts()) == (kept.digest(), kept.cuts()));
         }
         let beyond = seen.0 > kept_at.0 || seen.1 > kept_at.1;
         if beyond { Some(false) } else { None }
@@ -166,6 +166,17 @@ mod tests {
         assert_eq!(run(&[("abc", true)], &[("ab", true), ("c", true)]), None);
         assert_eq!(
             run(&[("abc", true), ("", true)], &[("abc", true), ("d", true)]),
+            None
+        );
+        assert_eq!(
+            run(&[("", true), ("abc", false)], &[("a", true), ("bc", true)]),
+            None
+        );
+        assert_eq!(
+            run(
+                &[("ab", true), ("c", true), ("d", false)],
+                &[("a", true), ("bc", true), ("d", true)]
+            ),
             None
         );
     }
