@@ -15,6 +15,9 @@ pub const MAX_LABEL_BYTES: usize = 63;
 /// The longest suffix of a leaf instance, in bytes.
 pub const MAX_INSTANCE_BYTES: usize = 16;
 
+/// The longest node id, a leaf's, in bytes.
+const MAX_ID_BYTES: usize = MAX_LABEL_BYTES + 1 + MAX_INSTANCE_BYTES;
+
 /// A node's name: a DNS label of letters, digits, `-` and `_`, without a hyphen at the ends.
 ///
 /// Kept as written, compared without regard to case, as DNS names are. A leaf (a command that joins for its own
@@ -107,7 +110,7 @@ fn fold(byte: u8) -> u8 {
 
 impl PartialEq for NodeId {
     fn eq(&self, other: &Self) -> bool {
-        self.0.eq_ignore_ascii_case(&other.0)
+        self.0 == other.0 || self.0.eq_ignore_ascii_case(&other.0)
     }
 }
 
@@ -115,10 +118,12 @@ impl Eq for NodeId {}
 
 impl Hash for NodeId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        for byte in self.0.bytes() {
-            state.write_u8(fold(byte));
+        let mut folded = [0xff; MAX_ID_BYTES + 1];
+        for (folded, byte) in folded.iter_mut().zip(self.0.bytes()) {
+            *folded = fold(byte);
         }
-        state.write_u8(0xff);
+        // The byte that follows is in no id.
+        state.write(&folded[..self.0.len().min(MAX_ID_BYTES) + 1]);
     }
 }
 

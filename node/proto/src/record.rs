@@ -61,14 +61,21 @@ impl Order {
 
     /// The same for every submission that asks for the same, no matter when: XXH3-64 of what makes it this one.
     pub fn identity(&self) -> u64 {
-        let mut out = BytesMut::new();
-        codec::encode(
-            &(
-                (&self.directive, &self.to, &self.params),
-                (self.payload_bytes, self.payload_digest),
-            ),
-            &mut out,
-        );
+        let mut out = Vec::with_capacity(256);
+        let mut text = |text: &str| {
+            out.extend_from_slice(&(text.len() as u64).to_be_bytes());
+            out.extend_from_slice(text.as_bytes());
+        };
+        text(&self.directive);
+        // No node has an empty id.
+        text(self.to.as_ref().map_or("", NodeId::as_str));
+        for (name, value) in &self.params {
+            text(name);
+            text(value);
+        }
+        for number in [self.params.len() as u64, self.payload_bytes, self.payload_digest] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
         XxHash3_64::oneshot(&out)
     }
 }
@@ -169,7 +176,7 @@ pub enum ExecutorRecord {
 
 /// A record as the journal keeps it.
 pub fn encode<T: Serialize>(record: &T) -> Bytes {
-    let mut out = BytesMut::with_capacity(128);
+    let mut out = BytesMut::with_capacity(256);
     codec::encode(record, &mut out);
     out.freeze()
 }

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use workmesh_proto::wire::codec::CodecError;
-use workmesh_proto::wire::frame::{Frame, FrameError, FrameType, encode_response_prefix};
+use workmesh_proto::wire::frame::{Frame, FrameError, FrameType, encode_cbor, encode_response_prefix};
 use workmesh_proto::wire::items::{Item, ItemReader, Piece};
 
 /// Bytes asked of the stream at once: few while it is quiet, because each waiting unit holds them.
@@ -101,7 +101,7 @@ impl<W: AsyncWrite + Unpin> ControlWriter<W> {
     }
 
     pub(super) fn put<T: Serialize>(&mut self, kind: FrameType, value: &T) {
-        Frame::cbor(kind, 0, value).encode(&mut self.gathered);
+        encode_cbor(kind, 0, value, &mut self.gathered);
     }
 
     pub(super) fn put_piece(&mut self, piece: &Piece) {

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
 use serde::Serialize;
 use workmesh_proto::wire::frame::{
-    Frame, FrameType, MAX_BODY_BYTES, MAX_PIECE_BYTES, encode_prefix, encode_response_prefix,
+    Frame, FrameType, MAX_BODY_BYTES, MAX_PIECE_BYTES, encode_cbor, encode_prefix, encode_response_prefix,
 };
 use workmesh_proto::wire::items::{Item, ItemReader};
 
@@ -46,7 +46,7 @@ impl FrameSender {
 
     /// Gathers a frame whose body is the CBOR form of `value`.
     pub(crate) fn put<T: Serialize>(&mut self, kind: FrameType, value: &T) {
-        self.put_frame(&Frame::cbor(kind, 0, value));
+        encode_cbor(kind, 0, value, &mut self.gathered);
     }
 
     /// Gathers a frame without a body.

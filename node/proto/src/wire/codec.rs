@@ -1,8 +1,8 @@
 //! The one place that names the CBOR library: encodes and decodes frame bodies.
 
-use std::io::Cursor;
+use std::io::{self, Cursor};
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -13,7 +13,28 @@ pub const MAX_ERROR_BYTES: usize = 256;
 
 /// Appends the CBOR form (RFC 8949) of `value` to `out`.
 pub fn encode<T: Serialize>(value: &T, out: &mut BytesMut) {
-    ciborium::into_writer(value, out.writer()).expect("writing wire types to memory cannot fail");
+    ciborium::into_writer(value, Sink(out)).expect("writing wire types to memory cannot fail");
+}
+
+/// Takes the many small writes of an encoder.
+struct Sink<'a>(&'a mut BytesMut);
+
+impl io::Write for Sink<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Decodes the whole of `body`. Nothing may follow the value; keys that `T` does not know are skipped.
@@ -28,7 +49,7 @@ pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
     }
 }
 
-fn malformed(error: ciborium::de::Error<std::io::Error>) -> CodecError {
+fn malformed(error: ciborium::de::Error<io::Error>) -> CodecError {
     let mut text = match error {
         ciborium::de::Error::Io(_) => "the body breaks off".to_owned(),
         ciborium::de::Error::Syntax(at) => format!("no CBOR at byte {at}"),

@@ -11,9 +11,15 @@
 //! A receiver skips types that it does not know.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::Serialize;
+
+use super::codec;
 
 /// Bytes before a frame's body.
 pub const PREFIX_BYTES: usize = 10;
+const LENGTH_AT: usize = 6;
+/// Room that is made for a frame of CBOR, in bytes: most are shorter.
+const USUAL_BYTES: usize = 96;
 /// The longest body of any frame, in bytes. A longer one ends the stream.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
 /// Bytes of the serial at the head of a response's body.
@@ -155,9 +161,9 @@ impl Frame {
     }
 
     /// A frame whose body is the CBOR form of `value`.
-    pub fn cbor<T: serde::Serialize>(kind: FrameType, unit: u32, value: &T) -> Self {
+    pub fn cbor<T: Serialize>(kind: FrameType, unit: u32, value: &T) -> Self {
         let mut body = BytesMut::with_capacity(128);
-        super::codec::encode(value, &mut body);
+        codec::encode(value, &mut body);
         Self::new(kind, unit, body.freeze())
     }
 
@@ -178,10 +184,24 @@ impl Frame {
 /// `length` is at most [`MAX_BODY_BYTES`]: senders cut longer data into several frames.
 pub fn encode_prefix(kind: u8, flags: u8, unit: u32, length: usize, out: &mut BytesMut) {
     debug_assert!(length <= MAX_BODY_BYTES, "a body is cut before it is framed");
-    out.put_u8(kind);
-    out.put_u8(flags);
-    out.put_u32(unit);
-    out.put_u32(length as u32);
+    let mut prefix = [0; PREFIX_BYTES];
+    let mut rest = &mut prefix[..];
+    rest.put_u8(kind);
+    rest.put_u8(flags);
+    rest.put_u32(unit);
+    rest.put_u32(length as u32);
+    out.extend_from_slice(&prefix);
+}
+
+/// Appends a frame of a known type without flags whose body is the CBOR form of `value`.
+pub fn encode_cbor<T: Serialize>(kind: FrameType, unit: u32, value: &T, out: &mut BytesMut) {
+    out.reserve(USUAL_BYTES);
+    let start = out.len();
+    encode_prefix(kind as u8, 0, unit, 0, out);
+    codec::encode(value, out);
+    let length = out.len() - start - PREFIX_BYTES;
+    debug_assert!(length <= MAX_BODY_BYTES, "bodies of CBOR are short");
+    out[start + LENGTH_AT..start + PREFIX_BYTES].copy_from_slice(&(length as u32).to_be_bytes());
 }
 
 /// Appends prefix and serial of a response frame for `length` response bytes, which the sender passes on unchanged.
