@@ -15,6 +15,8 @@ use super::key::{Entry, Key, Stream, Sync};
 use super::queue::{Item, Queue, Work};
 use super::record::{Encoder, MAX_ENTRIES_BYTES, Name};
 
+/// Room that is made for a record, in bytes: most are shorter.
+const USUAL_BYTES: usize = 384;
 /// Bytes that an entry has beside its own, at most.
 const ENTRY_OVERHEAD_BYTES: usize = 5;
 
@@ -46,6 +48,8 @@ struct Tip {
     next: u32,
     tails: [Tail; 2],
     stored: bool,
+    /// An item of the key waits for the sync: later ones of its wait too, so that none counts before it.
+    waits: bool,
 }
 
 /// Records to be written together.
@@ -58,22 +62,18 @@ pub(super) struct Batch {
     /// The record before the next one.
     previous: Option<Name>,
     tips: HashMap<Key, Tip>,
-    /// Keys with an item that waits for the sync: later ones of theirs wait too, so that none counts before it.
-    waiting: HashSet<Key>,
 }
 
 impl Batch {
-    /// A batch that follows this record.
-    pub(super) fn behind(previous: Option<Name>) -> Self {
+    /// A batch of so many items that follows this record.
+    pub(super) fn behind(previous: Option<Name>, items: usize) -> Self {
         Self {
             previous,
+            bytes: Vec::with_capacity(items * USUAL_BYTES),
+            staged: Vec::with_capacity(items),
+            tips: HashMap::with_capacity(items),
             ..Self::default()
         }
-    }
-
-    /// Whether anybody waits for the sync.
-    pub(super) fn waits(&self) -> bool {
-        !self.waiting.is_empty()
     }
 
     /// Stages an item, or answers with it and why not. An item that has nothing to do is done.
@@ -142,11 +142,9 @@ impl Batch {
         let length = encoder.finish(stage.mark, name, self.previous.replace(name), synced);
         tip.next += 1;
         tip.stored = !removed;
+        tip.waits |= synced;
+        let waits = tip.waits;
         self.tips.insert(item.key, tip);
-        if synced {
-            self.waiting.insert(item.key);
-        }
-        let waits = self.waiting.contains(&item.key);
         let change = Change {
             name,
             length: length as u32,
@@ -164,19 +162,18 @@ impl Batch {
     }
 
     fn tip(&mut self, stage: &mut Stage<'_>, key: Key) -> Tip {
-        if let Some(tip) = self.tips.get(&key).filter(|tip| tip.stored) {
-            return *tip;
-        }
-        let held = if self.tips.contains_key(&key) {
-            None
-        } else {
-            stage.index.lock().keys.get(&key).map(|held| Tip {
+        let staged = self.tips.get(&key);
+        let held = match staged {
+            Some(tip) => Some(*tip).filter(|tip| tip.stored),
+            None => stage.index.lock().keys.get(&key).map(|held| Tip {
                 life: held.life,
                 next: held.next,
                 tails: held.tails,
                 stored: true,
-            })
+                waits: false,
+            }),
         };
+        let waits = staged.is_some_and(|tip| tip.waits);
         held.unwrap_or_else(|| {
             *stage.next_life += 1;
             Tip {
@@ -184,6 +181,7 @@ impl Batch {
                 next: 1,
                 tails: [Tail::default(); 2],
                 stored: false,
+                waits,
             }
         })
     }

@@ -97,7 +97,7 @@ impl Writer {
         if let Err(error) = self.make_ready() {
             return self.fail(items, &error);
         }
-        let mut batch = Batch::behind(self.log.previous);
+        let mut batch = Batch::behind(self.log.previous, items.len());
         self.stage(&mut batch, items);
         self.report_unsynced();
         let in_doubt = self.data.take_in_doubt();
@@ -127,10 +127,9 @@ impl Writer {
             }
         };
         self.unsynced.get_or_insert_with(Instant::now);
-        let waits = batch.waits();
         let (waiting, done): (Vec<_>, Vec<_>) = batch.staged.into_iter().partition(|staged| staged.waits);
         self.apply(done, segment, at);
-        if !waits {
+        if waiting.is_empty() {
             return;
         }
         match self.log.sync(&self.shared.index) {
