@@ -488,7 +488,7 @@ async fn start_work(
         EarlierStarts::of(Incarnation(noted.life), noted.begun)
     });
     let executor = units.executor.clone();
-    let host = Host::new(
+    let host = Arc::new(Host::new(
         units.node.clone(),
         life,
         executor,
@@ -496,13 +496,14 @@ async fn start_work(
         starts,
         earlier.clone(),
         settings.work.clone(),
-    );
+    ));
     let work = Work::new(units.clone(), host.clone(), store.clone(), settings.work.clone());
     durable::recover(&work, &host, found, &earlier).await;
     units.host_durable(host.clone());
     tasks.spawn(store.attend());
     tasks.spawn(work.clone().watch_reach(units.mesh.clone()));
     tasks.spawn(work.clone().retain());
+    tasks.spawn(host.clone().store_deferred());
     tasks.spawn(host.collect());
     Ok(work)
 }

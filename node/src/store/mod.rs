@@ -207,6 +207,11 @@ impl Store {
         self.handle.shared.queue.push(key, Work::Remove, None).await
     }
 
+    /// Whether anything is stored under the key; what is on its way into the store or out of it may be missed.
+    pub(crate) fn has(&self, key: Key) -> bool {
+        self.handle.shared.index.lock().keys.contains_key(&key)
+    }
+
     /// Whether work that needs so many bytes may come in: [`StoreError::OverQuota`], or [`StoreError::BelowReserve`] if less
     /// than that would be left free on the disk. What is under way may go on beyond both.
     pub(crate) fn admit(&self, bytes: u64) -> Result<(), StoreError> {

@@ -20,8 +20,14 @@ use crate::world::{Event, World};
 /// What an executor has of a unit.
 pub(crate) struct Unit {
     pub(crate) machine: DurableExecutor,
-    /// Response frames that are written.
+    /// Response frames that may be sent: they are written, or shown.
     stream: Vec<u8>,
+    /// Bytes of them that are written.
+    written: usize,
+    /// It runs, and the disk was not asked to keep anything of it yet.
+    brief: bool,
+    /// Whether the origin may hear that it is taken.
+    accepted: bool,
     pub(crate) run: u64,
     pub(crate) worker: Option<Worker>,
 }
@@ -30,6 +36,7 @@ pub(crate) struct Unit {
 pub(crate) struct Feed {
     cursor: ResponseCursor,
     offset: usize,
+    accepted: bool,
     started: bool,
     over: bool,
 }
@@ -101,7 +108,6 @@ impl World {
             }
             Ask::Resume(offer, position) => match self.executors[e].table.resume(id, &origin, offer, now) {
                 Resumed::Here => {
-                    self.answer(talk, Answer::Accepted);
                     self.attach(talk, position);
                     self.pump(e, unit);
                 }
@@ -168,6 +174,9 @@ impl World {
             let value = || Unit {
                 machine: DurableExecutor::offered(origin.clone(), offer),
                 stream: Vec::new(),
+                written: 0,
+                brief: false,
+                accepted: false,
                 run: 0,
                 worker: None,
             };
@@ -202,11 +211,49 @@ impl World {
             self.executors[e].table.abandon(id, offer);
             return self.answer(talk, Answer::Refused(Kind::NoSpace, "disk full".to_owned()));
         }
+        let brief = self.rng.chance(50);
         if let Some(held) = self.executors[e].table.get_mut(id) {
             held.machine.take("sim:unit", now);
+            held.brief = brief;
         }
         self.attach(talk, Position::default());
-        self.carry_out_executor(e, unit, Some(talk));
+        self.carry_out_executor(e, unit);
+        if brief {
+            self.store_later(e, unit);
+        }
+    }
+
+    /// What was put off is stored within a while, unless the executor dies before.
+    fn store_later(&mut self, executor: usize, unit: usize) {
+        let most_ms = [20, 1000, 10_000][self.rng.index(3)];
+        let (life, wait) = (self.executors[executor].life, self.rng.range(0..most_ms));
+        self.after(wait, Event::Store { executor, life, unit });
+    }
+
+    /// Stores what was put off.
+    pub(crate) fn store(&mut self, e: usize, life: u64, unit: usize) {
+        let id = self.plan.units[unit].id;
+        if !self.executors[e].up || self.executors[e].life != life {
+            return;
+        }
+        if let Some(held) = self.executors[e].table.get_mut(id) {
+            held.brief = false;
+            self.carry_out_executor(e, unit);
+        }
+    }
+
+    /// Shows a unit to its origin that was over before anything of it was stored.
+    fn show(&mut self, e: usize, unit: usize) {
+        let id = self.plan.units[unit].id;
+        if let Some(held) = self.executors[e].table.get_mut(id)
+            && held.machine.phase() == ExecutorPhase::Ended
+            && !std::mem::replace(&mut held.accepted, true)
+        {
+            held.stream.extend(held.machine.unasked().flatten());
+            self.ledger.see("told of before it was stored");
+            self.store_later(e, unit);
+            self.pump(e, unit);
+        }
     }
 
     /// The payload will not become complete.
@@ -222,6 +269,7 @@ impl World {
             talk.feed = Some(Feed {
                 cursor: ResponseCursor::new(from),
                 offset: 0,
+                accepted: false,
                 started: false,
                 over: false,
             });
@@ -251,7 +299,12 @@ impl World {
         if self.crashes_here() {
             return self.crash_executor(e, None);
         }
-        self.log_executor(e, unit, Vec::new(), Bytes::new(), true);
+        let log = &self.executors[e].log;
+        if log.records(unit, Level::Written).next().is_some() {
+            self.log_executor(e, unit, Vec::new(), Bytes::new(), true);
+        } else {
+            self.ledger.see("released before it was stored");
+        }
         self.executors[e].starts.1.remove(&self.plan.units[unit].id);
         if self.crashes_here() {
             self.crash_executor(e, None);
@@ -303,12 +356,15 @@ impl World {
         }
     }
 
-    pub(crate) fn carry_out_executor(&mut self, e: usize, unit: usize, talk: Option<u64>) {
+    pub(crate) fn carry_out_executor(&mut self, e: usize, unit: usize) {
         let id = self.plan.units[unit].id;
         loop {
             let Some(held) = self.executors[e].table.get_mut(id) else {
                 return;
             };
+            if held.brief && held.run > 0 {
+                return self.show(e, unit);
+            }
             let Some(effect) = held.machine.poll_effect() else {
                 break;
             };
@@ -319,13 +375,16 @@ impl World {
             match effect {
                 ExecutorEffect::Append { records, data } => {
                     if let Some(held) = self.executors[e].table.get_mut(id) {
-                        held.stream.extend_from_slice(&data);
+                        held.written += data.len();
+                        if held.written > held.stream.len() {
+                            held.stream.extend_from_slice(&data);
+                        }
                     }
                     self.log_executor(e, unit, records, data, false);
                 }
                 ExecutorEffect::Accept => {
-                    if let Some(talk) = talk {
-                        self.answer(talk, Answer::Accepted);
+                    if let Some(held) = self.executors[e].table.get_mut(id) {
+                        held.accepted = true;
                     }
                 }
                 ExecutorEffect::Run => {
@@ -363,7 +422,7 @@ impl World {
     fn pump(&mut self, e: usize, unit: usize) {
         let id = self.plan.units[unit].id;
         let mut said = Vec::new();
-        let Some(held) = self.executors[e].table.get(id) else {
+        let Some(held) = self.executors[e].table.get(id).filter(|held| held.accepted) else {
             return;
         };
         for (talk_id, talk) in &mut self.talks {
@@ -373,6 +432,9 @@ impl World {
             let Some(feed) = talk.feed.as_mut().filter(|feed| !feed.over) else {
                 continue;
             };
+            if !std::mem::replace(&mut feed.accepted, true) {
+                said.push((*talk_id, Answer::Accepted));
+            }
             if held.machine.phase() == ExecutorPhase::Started && !std::mem::replace(&mut feed.started, true) {
                 said.push((*talk_id, Answer::Started));
             }
@@ -415,6 +477,7 @@ impl World {
             let Some(held) = self.executors[e].table.get_mut(id) else {
                 continue;
             };
+            held.brief = false;
             if held.machine.give_back("the executor shuts down", now) {
                 self.ledger.see("given back");
             } else if held.worker.take().is_some() {
@@ -424,7 +487,7 @@ impl World {
                     now,
                 );
             }
-            self.carry_out_executor(e, unit, None);
+            self.carry_out_executor(e, unit);
             if !self.executors[e].up {
                 return;
             }
@@ -493,14 +556,17 @@ impl World {
                 let (origin, offer) = (machine.origin().clone(), machine.offer());
                 let held = Unit {
                     machine,
+                    written: stream.len(),
                     stream,
+                    brief: false,
+                    accepted: true,
                     run: 0,
                     worker: None,
                 };
                 self.executors[e]
                     .table
                     .restore(self.plan.units[unit].id, origin, offer, held);
-                self.carry_out_executor(e, unit, None);
+                self.carry_out_executor(e, unit);
                 if !self.executors[e].up {
                     return;
                 }

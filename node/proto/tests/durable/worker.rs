@@ -55,7 +55,7 @@ impl World {
                 waits: false,
             });
         }
-        self.carry_out_executor(e, unit, None);
+        self.carry_out_executor(e, unit);
         let wait = self.rng.range(0..1 + self.plan.units[unit].step_ms);
         self.after(
             wait,
@@ -83,7 +83,7 @@ impl World {
             held.machine
                 .handle_end(Eof::without_responses(Kind::Expired, "too late"), now);
             held.worker = None;
-            return self.carry_out_executor(e, unit, None);
+            return self.carry_out_executor(e, unit);
         }
         if full {
             worker.waits = true;
@@ -121,6 +121,6 @@ impl World {
                 },
             );
         }
-        self.carry_out_executor(e, unit, None);
+        self.carry_out_executor(e, unit);
     }
 }

@@ -83,6 +83,12 @@ pub(crate) enum Event {
         executor: usize,
         life: u64,
     },
+    /// Stores what was put off.
+    Store {
+        executor: usize,
+        life: u64,
+        unit: usize,
+    },
     ExecutorDown {
         executor: usize,
         life: u64,
@@ -200,6 +206,7 @@ impl World {
                 run,
             } => self.step(executor, life, unit, run),
             Event::ExecutorSync { executor, life } => self.executor_sync(executor, life),
+            Event::Store { executor, life, unit } => self.store(executor, life, unit),
             Event::ExecutorDown { executor, life } => self.executor_down(executor, life),
             Event::ExecutorUp { executor } => self.executor_up(executor),
             Event::Fault => self.fault(),

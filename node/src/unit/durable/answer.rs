@@ -22,7 +22,6 @@ use super::kept::KeptReader;
 use super::pipe::{Pipe, PipeReceiver, PipeSender};
 use crate::link::LinkError;
 use crate::store::StoreError;
-use crate::unit::serve::ACCEPTANCE_DELAY;
 
 /// How long the releases of a conversation may take to come.
 const RELEASES: Duration = Duration::from_secs(10);
@@ -142,10 +141,12 @@ impl Host {
         position: Position,
     ) -> Result<(), LinkError> {
         let mut kept = hosted.watch();
-        if position == Position::default() {
-            // A short unit is over by then, and all that is said of it leaves together.
-            let said = kept.wait_for(|kept| kept.stream_bytes > 0 || kept.is_over());
-            let _short = tokio::time::timeout(ACCEPTANCE_DELAY, said).await.is_ok();
+        tokio::select! {
+            biased;
+            // First: a unit that was stopped may have its end.
+            _ = kept.wait_for(|kept| kept.is_accepted()) => {}
+            () = hosted.stop.cancelled() => return Err(released()),
+            () = sender.gone() => return Err(LinkError::Closed("the origin is gone".to_owned())),
         }
         let mut reader = KeptReader::new(
             self.store.clone(),
@@ -194,7 +195,7 @@ impl Host {
                         return Err(LinkError::Closed("the unit is gone".to_owned()));
                     }
                 }
-                () = hosted.stop.cancelled() => return Err(LinkError::Closed("the unit was released".to_owned())),
+                () = hosted.stop.cancelled() => return Err(released()),
             }
         }
     }
@@ -267,6 +268,10 @@ async fn send_kept(
             Err(error) => return Ok(Err(error)),
         }
     }
+}
+
+fn released() -> LinkError {
+    LinkError::Closed("the unit was released".to_owned())
 }
 
 /// All releases of a conversation.

@@ -1,8 +1,10 @@
-//! A durable unit comes to its executor: its payload is received as a whole and kept, then the unit is taken and begins.
+//! A durable unit comes to its executor: its payload is received as a whole and kept, then the unit is taken and begins; the other way
+//! round if the payload is in memory ([`brief`](super::brief)).
 //!
 //! Whatever fails before it is taken leaves nothing behind: first the pool forgets the unit, then the store what came of its payload,
 //! and only then may another offer of it come.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,17 +14,19 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 use worker_api::PayloadKind;
 use workmesh_proto::NodeId;
+use workmesh_proto::unit::durable::DurableExecutor;
 use workmesh_proto::wire::durable::{Offer, Position};
 use workmesh_proto::wire::frame::FrameType;
 use workmesh_proto::wire::items::Item;
 use workmesh_proto::wire::unit::{Kind, Refused, Submit};
 
 use super::answer::refuse;
+use super::brief::Unstored;
 use super::host::{Host, refused};
 use super::hosted::{Hosted, key};
 use super::now_ms;
 use super::pipe::{Pipe, PipeReceiver};
-use crate::exec::{Admitted, PayloadFeed, UnitOutput};
+use crate::exec::{Admitted, OutputItem, PayloadFeed, UnitOutput};
 use crate::link::LinkError;
 use crate::store::{Entry, StoreError, Stream, Sync};
 
@@ -31,11 +35,18 @@ const INLINE_BYTES: usize = 64 * 1024;
 /// Payload bytes read from the store at once.
 const READ_BYTES: usize = 256 * 1024;
 
-/// A unit that is taken and may begin.
-struct Taken {
-    feed: PayloadFeed,
-    output: UnitOutput,
-    waiting: Waiting,
+/// A unit that is taken.
+enum Taken {
+    /// It is stored, and may begin.
+    Stored {
+        feed: PayloadFeed,
+        output: UnitOutput,
+        waiting: Waiting,
+    },
+    /// It may run, and what it sends is kept.
+    Kept,
+    /// It is over, and has sent this.
+    Over(VecDeque<OutputItem>),
 }
 
 /// Payload that waits for its unit to begin.
@@ -102,11 +113,20 @@ impl Host {
             hosted: hosted.clone(),
             offer,
         };
-        match self.arrive(&place, &peer, &submit, &mut pipe.receiver).await {
-            Ok(taken) => {
-                drop(place);
-                debug!(unit = %submit.unit, directive = submit.directive, %peer, "durable unit taken");
-                self.begin(&hosted, taken);
+        let arrived = self.arrive(&place, &peer, &submit, &mut pipe.receiver).await;
+        if arrived.is_ok() {
+            debug!(unit = %submit.unit, directive = submit.directive, %peer, "durable unit taken");
+        }
+        match arrived {
+            Ok(Taken::Over(items)) => self.tell_over(&hosted, items, pipe.sender).await,
+            Ok(Taken::Kept) => self.converse(&hosted, pipe, Position::default()).await,
+            Ok(Taken::Stored {
+                feed,
+                output,
+                waiting,
+            }) => {
+                self.begin(&hosted, feed, output, waiting);
+                hosted.has_news().await;
                 self.converse(&hosted, pipe, Position::default()).await
             }
             Err(NotTaken::Dropped) => Ok(()),
@@ -130,11 +150,13 @@ impl Host {
             // What stays is removed before the payload of another offer is kept.
             let _stays = self.remove(hosted).await;
         }
+        // Whoever waits for it to be taken waits no longer.
+        hosted.stop.cancel();
     }
 
     /// Sees the unit through to where it is taken.
     async fn arrive(
-        &self,
+        self: &Arc<Self>,
         place: &Place<'_>,
         peer: &NodeId,
         submit: &Submit,
@@ -152,27 +174,59 @@ impl Host {
             return Err(draining().into());
         }
         self.may_take(submit.unit, place.offer)?;
-        hosted.in_store.store(true, Ordering::Relaxed);
         hosted.with(|machine| machine.take(&submit.directive, now_ms()));
+        let Admitted { payload, output, .. } = admitted;
+        // A disk that refuses is asked first.
+        if payload.kind() == PayloadKind::Bytes && !self.refuses.load(Ordering::Relaxed) {
+            return self.begin_unstored(hosted, payload, output).await;
+        }
+        let stored = self.store_taken(hosted).await;
+        if matches!(stored, Err(NotTaken::Refused(_))) {
+            hosted.with(DurableExecutor::untake);
+        }
+        stored?;
+        if self.executor.is_draining() {
+            // Who gives back may have come by before it was taken.
+            self.give_back_one(hosted).await;
+        }
+        Ok(Taken::Stored {
+            feed: payload,
+            output,
+            waiting,
+        })
+    }
+
+    /// Lets a unit begin whose payload is there, and stores it if it is not over in a moment.
+    async fn begin_unstored(
+        self: &Arc<Self>,
+        hosted: &Arc<Hosted>,
+        feed: PayloadFeed,
+        output: UnitOutput,
+    ) -> Result<Taken, NotTaken> {
+        feed.finish();
+        let mut unstored = Unstored::new(self, hosted, output);
+        if let Some(items) = unstored.see_end().await {
+            return Ok(Taken::Over(items));
+        }
+        match self.store_taken(hosted).await {
+            // If it has begun, whoever keeps it tries again.
+            Err(NotTaken::Refused(refused)) if unstored.take_back() => Err(refused.into()),
+            Err(NotTaken::Dropped) if hosted.with(|machine| machine.returned().is_none()) => {
+                Err(NotTaken::Dropped)
+            }
+            _ => Ok(Taken::Kept),
+        }
+    }
+
+    /// Stores that the unit is taken, and what has come of it since.
+    async fn store_taken(&self, hosted: &Hosted) -> Result<(), NotTaken> {
         let stored = tokio::select! {
             biased;
             () = hosted.stop.cancelled() => return Err(NotTaken::Dropped),
             stored = hosted.store_once(&self.store) => stored,
         };
-        if let Err(error) = stored {
-            hosted.with(|machine| machine.untake());
-            return Err(self.no_space(&error).into());
-        }
-        if self.executor.is_draining() {
-            // Who gives back may have come by before it was taken.
-            self.give_back_one(hosted).await;
-        }
-        let Admitted { payload, output, .. } = admitted;
-        Ok(Taken {
-            feed: payload,
-            output,
-            waiting,
-        })
+        self.refuses.store(stored.is_err(), Ordering::Relaxed);
+        stored.map_err(|error| self.no_space(&error).into())
     }
 
     fn admit(&self, peer: &NodeId, submit: &Submit) -> Result<Admitted, Refused> {
@@ -295,12 +349,13 @@ impl Host {
     // the unit begins
 
     /// Lets the unit begin, hands it the payload that has waited, and keeps what it sends.
-    fn begin(self: &Arc<Self>, hosted: &Arc<Hosted>, taken: Taken) {
-        let Taken {
-            feed,
-            output,
-            waiting,
-        } = taken;
+    fn begin(
+        self: &Arc<Self>,
+        hosted: &Arc<Hosted>,
+        feed: PayloadFeed,
+        output: UnitOutput,
+        waiting: Waiting,
+    ) {
         // In this order: whoever keeps the output looks for a payload that has stalled.
         self.feed(hosted, feed, waiting);
         self.keep(hosted, output);

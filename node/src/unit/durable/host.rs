@@ -1,6 +1,7 @@
 //! The durable units that this node runs, for others and for itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -15,12 +16,14 @@ use workmesh_proto::wire::durable::Offer;
 use workmesh_proto::wire::unit::{Kind, Refused};
 use workmesh_proto::{Incarnation, NodeId, UnitId};
 
+use super::deferred::Deferred;
 use super::hosted::{Hosted, key};
 use super::now_ms;
 use super::pipe::Pipe;
 use crate::config::WorkSettings;
 use crate::exec::{Executor, UnitOutput};
 use crate::store::{Starts, Store, StoreError};
+use crate::unit::serve::ACCEPTANCE_DELAY;
 
 /// How often units are looked for that nobody asks for.
 const COLLECT: Duration = Duration::from_secs(60);
@@ -36,11 +39,17 @@ pub(crate) struct Host {
     pub(super) store: Store,
     starts: Starts,
     settings: WorkSettings,
-    table: Mutex<ExecutorTable<Arc<Hosted>>>,
+    pub(super) table: Mutex<ExecutorTable<Arc<Hosted>>>,
+    /// Units that are over and not stored.
+    pub(super) deferred: Deferred,
+    /// How long a unit may run before it is stored.
+    pub(super) moment: Duration,
+    /// The disk has refused the latest unit that was to be stored.
+    pub(super) refuses: AtomicBool,
     started: Instant,
     pub(super) tasks: TaskTracker,
     /// Those that keep what workers send.
-    keepers: TaskTracker,
+    pub(super) keepers: TaskTracker,
     /// Nothing that arrives is taken any more.
     pub(super) draining: CancellationToken,
     pub(super) closing: CancellationToken,
@@ -55,22 +64,25 @@ impl Host {
         starts: Starts,
         earlier: EarlierStarts,
         settings: WorkSettings,
-    ) -> Arc<Self> {
+    ) -> Self {
         let noting = starts.clone();
         executor.note_starts(move |unit| noting.note(unit));
-        Arc::new(Self {
+        Self {
             node,
             executor,
             store,
             starts,
             settings,
             table: Mutex::new(ExecutorTable::new(life, TableLimits::default(), earlier)),
+            deferred: Deferred::default(),
+            moment: ACCEPTANCE_DELAY,
+            refuses: AtomicBool::new(false),
             started: Instant::now(),
             tasks: TaskTracker::new(),
             keepers: TaskTracker::new(),
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
-        })
+        }
     }
 
     /// Takes a conversation that this node has with itself.
@@ -185,8 +197,12 @@ impl Host {
         }
     }
 
-    /// Removes what is kept of the unit. Behind all that was appended before it is first polled.
+    /// Removes what is kept of the unit, if there is anything. Behind all that was appended before it is first polled.
     pub(super) async fn remove(&self, hosted: &Hosted) -> Result<(), StoreError> {
+        let _unchanged = hosted.unchanged().await;
+        if !hosted.in_store.load(Ordering::Relaxed) && !self.store.has(key(hosted.unit)) {
+            return Ok(());
+        }
         match self.store.remove(key(hosted.unit)).await {
             Ok(()) | Err(StoreError::NoSuchKey) => Ok(()),
             Err(error) => {
@@ -282,6 +298,7 @@ impl Host {
     /// Ends the tasks; what is kept stays for the next life. The executor has ended its units by then, and a moment is given to store
     /// these ends.
     pub(crate) async fn stop(&self) {
+        self.store_all_deferred();
         self.keepers.close();
         if tokio::time::timeout(LAST_ENDS, self.keepers.wait())
             .await
@@ -361,6 +378,11 @@ impl Host {
             // What stays is found, and forgotten, in the next life.
             let _stays = self.remove(&hosted).await;
         }
+    }
+
+    /// How often a unit that was over had to be stored at once, because too many others were not stored yet.
+    pub(crate) fn undeferred(&self) -> u64 {
+        self.deferred.refused()
     }
 
     /// Units that are kept for their origins.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use super::kept::Tail;
 use super::now_ms;
 use crate::exec::{OutputItem, UnitOutput};
 use crate::store::{Entry, Key, Role, Store, StoreError, Stream, Sync};
+use crate::unit::serve::ACCEPTANCE_DELAY;
 
 /// How long a store that failed is left alone.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -31,8 +32,10 @@ pub(super) struct Hosted {
     pub(super) unit: UnitId,
     machine: Mutex<DurableExecutor>,
     pub(super) tail: Tail,
-    /// What is kept: bytes of response frames, and where the unit is.
+    /// What may be told: bytes of response frames, and where the unit is.
     kept: watch::Sender<Kept>,
+    /// Bytes of response frames that the store has; fewer than are kept of a unit that was over before it was stored.
+    stored: AtomicU64,
     acked: Notify,
     /// One at a time carries out what the machine wants, so that it is stored in order.
     storing: tokio::sync::Mutex<()>,
@@ -62,7 +65,7 @@ impl Drop for Heard<'_> {
     }
 }
 
-/// What is in the store.
+/// What is in the store, or, of a unit that was over before that, in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
     pub(super) stream_bytes: u64,
@@ -73,6 +76,11 @@ impl Kept {
     /// Nothing will be added.
     pub(super) fn is_over(self) -> bool {
         matches!(self.phase, ExecutorPhase::Ended | ExecutorPhase::Returned)
+    }
+
+    /// It may be said that the unit is taken.
+    pub(super) fn is_accepted(self) -> bool {
+        self.phase != ExecutorPhase::Arriving
     }
 }
 
@@ -85,6 +93,7 @@ impl Hosted {
             machine: Mutex::new(machine),
             tail: Tail::after(stream_bytes),
             kept: watch::Sender::new(kept),
+            stored: AtomicU64::new(stream_bytes),
             acked: Notify::new(),
             storing: tokio::sync::Mutex::default(),
             audience: Mutex::new(Audience {
@@ -98,6 +107,13 @@ impl Hosted {
 
     pub(super) fn watch(&self) -> watch::Receiver<Kept> {
         self.kept.subscribe()
+    }
+
+    /// Waits a moment until there is more to tell than that it is taken: what is told of a short unit leaves together.
+    pub(super) async fn has_news(&self) {
+        let mut kept = self.watch();
+        let news = kept.wait_for(|kept| kept.stream_bytes > 0 || kept.is_over());
+        let _none = tokio::time::timeout(ACCEPTANCE_DELAY, news).await.is_ok();
     }
 
     /// Looks at the machine, or feeds it.
@@ -120,10 +136,8 @@ impl Hosted {
 
     /// Whether it has no end on the disk, and nobody has asked for it for so long.
     pub(super) fn is_forsaken(&self, patience: Duration) -> bool {
-        let unended = matches!(
-            self.kept.borrow().phase,
-            ExecutorPhase::Taken | ExecutorPhase::Started
-        );
+        let stored_end = self.kept.borrow().is_over();
+        let unended = !stored_end && !self.is_arriving();
         let audience = self.audience.lock();
         unended && audience.listening == 0 && audience.heard.elapsed() >= patience
     }
@@ -163,7 +177,8 @@ impl Hosted {
         let failed = self.with(|machine| machine.fail(&why.to_string(), tally, now_ms()));
         if failed {
             error!(unit = %self.unit, error = %why, "a durable unit ends because its responses can't be kept");
-            self.kept.send_modify(|kept| kept.stream_bytes = stream_bytes);
+            self.stored.store(stream_bytes, Ordering::Relaxed);
+            self.change(|kept| kept.stream_bytes = stream_bytes);
         }
         failed
     }
@@ -180,15 +195,17 @@ impl Hosted {
                         entries.push(Entry::Data(Stream::Responses, data.clone()));
                     }
                     entries.extend(records.iter().map(|record| Entry::Record(record::encode(record))));
+                    self.in_store.store(true, Ordering::Relaxed);
                     if let Err(error) = store.append(key(self.unit), entries, Sync::Written).await {
                         self.with(|machine| machine.append_again(records, data));
                         return Err(error);
                     }
                     let length = data.len() as u64;
-                    if length > 0 {
+                    let end = self.stored.fetch_add(length, Ordering::Relaxed) + length;
+                    if end > self.kept.borrow().stream_bytes {
                         self.tail.push(data);
+                        self.change(|kept| kept.stream_bytes = end);
                     }
-                    self.kept.send_modify(|kept| kept.stream_bytes += length);
                 }
                 Some(ExecutorEffect::Stop) => self.stop.cancel(),
                 Some(ExecutorEffect::Accept | ExecutorEffect::Run | ExecutorEffect::Forget) => {}
@@ -199,6 +216,37 @@ impl Hosted {
         self.kept
             .send_if_modified(|kept| std::mem::replace(&mut kept.phase, phase) != phase);
         Ok(())
+    }
+
+    /// What came of a unit that is over may be told, though the store has not got it.
+    pub(super) fn show(&self) {
+        self.change(|kept| {
+            self.with(|machine| {
+                for data in machine.unasked() {
+                    self.tail.push(data.clone());
+                    kept.stream_bytes += data.len() as u64;
+                }
+                kept.phase = machine.phase();
+            });
+        });
+    }
+
+    /// Changes what is kept, and wakes whoever follows.
+    fn change(&self, change: impl FnOnce(&mut Kept)) {
+        self.kept.send_if_modified(|kept| {
+            change(kept);
+            self.kept.receiver_count() > 0
+        });
+    }
+
+    /// Whether it is over, and something of it is to be stored.
+    pub(super) fn is_unstored(&self) -> bool {
+        self.kept.borrow().is_over() && self.with(|machine| machine.wants_append())
+    }
+
+    /// Waits until nobody stores anything of it; as long as the guard lives nobody does.
+    pub(super) async fn unchanged(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.storing.lock().await
     }
 
     /// Keeps what the worker sends, up to the unit's end; holds the worker while it is `limit` bytes ahead of the origin.
@@ -214,11 +262,10 @@ impl Hosted {
 
     async fn keep_all(&self, store: &Store, mut output: UnitOutput, limit: u64) {
         let mut batch = VecDeque::new();
+        // What has come before is stored first.
         loop {
-            output.next_batch(&mut batch).await;
-            let ended = self.with(|machine| take(machine, &mut batch));
             self.store_all(store).await;
-            if ended || self.with(|machine| machine.is_over()) {
+            if self.with(|machine| machine.is_over()) {
                 return;
             }
             while self.with(|machine| machine.unacknowledged()) > limit {
@@ -228,31 +275,35 @@ impl Hosted {
                     () = output.ended() => break,
                 }
             }
+            output.next_batch(&mut batch).await;
+            self.take(&batch);
+            batch.clear();
         }
+    }
+
+    /// Hands what the worker has put out to the machine.
+    pub(super) fn take(&self, items: &VecDeque<OutputItem>) {
+        self.with(|machine| take(machine, items));
     }
 }
 
-/// Hands the worker's output to the machine; true once it has the end.
-fn take(machine: &mut DurableExecutor, batch: &mut VecDeque<OutputItem>) -> bool {
-    let mut ended = false;
-    for item in batch.drain(..) {
+fn take(machine: &mut DurableExecutor, items: &VecDeque<OutputItem>) {
+    for item in items {
         match item {
             OutputItem::Started => {
                 machine.handle_started();
             }
-            OutputItem::Piece { data, last, .. } => machine.handle_piece(&data, last),
+            OutputItem::Piece { data, last, .. } => machine.handle_piece(data, *last),
             OutputItem::Eof(eof) => {
                 // The executor goes, and has not started it: false for one that has.
                 let goes = matches!(eof.kind, Kind::Shutdown | Kind::Draining);
                 if !(goes && machine.give_back(&eof.message, now_ms())) {
-                    machine.handle_end(eof, now_ms());
+                    machine.handle_end(eof.clone(), now_ms());
                 }
-                ended = true;
             }
         }
     }
     machine.flush();
-    ended
 }
 
 /// Counts what can be read of the first `end` bytes of a unit's responses; answers also with how many bytes that is.

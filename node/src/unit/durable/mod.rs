@@ -8,6 +8,8 @@ mod answer;
 mod arrive;
 mod ask;
 mod attach;
+mod brief;
+mod deferred;
 mod draft;
 mod drive;
 mod host;

@@ -114,6 +114,14 @@ impl PipeSender {
         }
     }
 
+    /// Waits until the other end hears no more.
+    pub(super) async fn gone(&mut self) {
+        match self {
+            Self::Session(sender) => sender.stopped().await,
+            Self::Local { out, .. } => out.closed().await,
+        }
+    }
+
     /// Sends what was gathered, and ends this half cleanly.
     pub(super) async fn finish(mut self) -> Result<(), LinkError> {
         self.flush().await?;

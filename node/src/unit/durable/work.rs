@@ -417,7 +417,7 @@ impl Work {
     }
 
     /// Figures for the status: what is here now, and what the store has done since the start.
-    pub(crate) fn figures(&self) -> [(&'static str, u64); 12] {
+    pub(crate) fn figures(&self) -> [(&'static str, u64); 13] {
         let (units, settled) = {
             let table = self.table.lock();
             (table.by_time.len(), table.succeeded.len() + table.failed.len())
@@ -427,6 +427,7 @@ impl Work {
             ("work.units", units as u64),
             ("work.unended", units.saturating_sub(settled) as u64),
             ("work.hosted", self.host.count() as u64),
+            ("work.undeferred", self.host.undeferred()),
             ("store.keys", usage.keys),
             ("store.log_bytes", usage.log_bytes),
             ("store.data_bytes", usage.data_bytes),

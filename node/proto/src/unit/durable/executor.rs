@@ -36,7 +36,8 @@ pub enum ExecutorEffect {
         /// `Response` frames.
         data: Bytes,
     },
-    /// Tell the origin that the unit is taken.
+    /// Tell the origin that the unit is taken. One that is over may be told of before that is in the journal: nothing depends on what
+    /// is kept of it but the origin itself, which asks until it has the end.
     Accept,
     /// Let it run.
     Run,
@@ -193,19 +194,35 @@ impl DurableExecutor {
         self.effects.pop_front()
     }
 
-    /// The payload is complete and kept: the unit is taken.
+    /// Whether something waits for the journal.
+    pub fn wants_append(&self) -> bool {
+        let append = |effect: &ExecutorEffect| matches!(effect, ExecutorEffect::Append { .. });
+        self.effects.iter().any(append)
+    }
+
+    /// `Response` frames that the journal has not been asked to keep yet. Once the unit [is over](Self::is_over) the origin may have them,
+    /// and its end, before the journal does.
+    pub fn unasked(&self) -> impl Iterator<Item = &Bytes> {
+        self.effects.iter().filter_map(|effect| match effect {
+            ExecutorEffect::Append { data, .. } => Some(data).filter(|data| !data.is_empty()),
+            _ => None,
+        })
+    }
+
+    /// The payload is complete and kept: the unit is taken. It may run before that is in the journal, and even end: a life that finds
+    /// nothing of a unit says itself whether the unit may have begun.
     pub fn take(&mut self, directive: &str, now_ms: u64) {
         if self.forgotten || self.phase != ExecutorPhase::Arriving {
             return;
         }
         self.phase = ExecutorPhase::Taken;
+        self.effects.push_back(ExecutorEffect::Run);
         self.append(vec![ExecutorRecord::Taken {
             origin: self.origin.clone(),
             offer: self.offer,
             directive: directive.to_owned(),
             at_ms: now_ms,
         }]);
-        self.effects.push_back(ExecutorEffect::Run);
         self.effects.push_back(ExecutorEffect::Accept);
     }
 
@@ -282,12 +299,27 @@ impl DurableExecutor {
             return false;
         }
         self.frames = ResponseFrames::default();
-        self.effects.clear();
+        let begun = self.unasked_beginning();
         self.tally = kept;
         self.acked = self.acked.min(self.position());
+        if !begun.is_empty() {
+            self.append(begun);
+        }
         self.end(Eof::without_responses(Kind::NodeLost, why), now_ms);
         self.effects.push_back(ExecutorEffect::Stop);
         true
+    }
+
+    /// Records of how the unit began that the journal has not been asked to keep yet.
+    fn unasked_beginning(&mut self) -> Vec<ExecutorRecord> {
+        let appends = self.effects.drain(..).filter_map(|effect| match effect {
+            ExecutorEffect::Append { records, .. } => Some(records),
+            _ => None,
+        });
+        let begins = |record: &ExecutorRecord| {
+            matches!(record, ExecutorRecord::Taken { .. } | ExecutorRecord::Started {})
+        };
+        appends.flatten().filter(begins).collect()
     }
 
     /// The executor goes: a unit that has not started goes back. `false`: it has started.
@@ -343,13 +375,14 @@ impl DurableExecutor {
         }
     }
 
-    /// What comes before anybody has asked for the last append goes with it.
+    /// Goes with the append before it if nobody has asked for that yet.
     fn append(&mut self, records: Vec<ExecutorRecord>) {
         let data = self.frames.take();
-        if let Some(ExecutorEffect::Append {
-            records: last,
-            data: before,
-        }) = self.effects.back_mut()
+        let waiting = self.effects.iter_mut().rev().find_map(|effect| match effect {
+            ExecutorEffect::Append { records, data } => Some((records, data)),
+            _ => None,
+        });
+        if let Some((last, before)) = waiting
             && (before.is_empty() || data.is_empty())
         {
             last.extend(records);

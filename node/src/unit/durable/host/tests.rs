@@ -1,5 +1,6 @@
 //! The host as an origin sees it: frames in, frames out, over a conversation within the node.
 
+mod brief;
 mod releases;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use crate::exec::tests::workers::{self, Gate, Go};
 use crate::exec::{ExecSettings, Registry};
 use crate::store::faulty::{Fault, Faulty, Op};
 use crate::store::{Entry, Found, StoreSettings, Stream, Sync};
+use crate::unit::durable::brief::Unstored;
 use crate::unit::durable::recover::take_executor;
 
 const LIFE: Incarnation = Incarnation(7);
@@ -74,6 +76,7 @@ fn rig_over(
         EarlierStarts::of(Incarnation(noted.life), noted.begun)
     });
     let host = Host::new(node, life, executor, store, starts, earlier.clone(), work);
+    let host = Arc::new(host);
     (Rig { host, dir }, found, earlier)
 }
 

@@ -120,7 +120,7 @@ async fn left(units: &[Vec<OriginRecord>], settings: WorkSettings) -> (Rig, Vec<
     let units = Units::start(here.clone(), executor.clone(), mesh, endpoint);
     let (starts, _) = store.starts(LIFE.0);
     let unknown = EarlierStarts::unknown();
-    let host = Host::new(
+    let host = Arc::new(Host::new(
         here,
         LIFE,
         executor,
@@ -128,7 +128,7 @@ async fn left(units: &[Vec<OriginRecord>], settings: WorkSettings) -> (Rig, Vec<
         starts,
         unknown,
         settings.clone(),
-    );
+    ));
     let work = Work::new(units, host, store, settings);
     let rig = Rig {
         work,

@@ -17,8 +17,8 @@ fn taken() -> (DurableExecutor, Vec<ExecutorRecord>) {
     unit.take("echo:bytes", 1);
     let records = match &effects(&mut unit)[..] {
         [
-            ExecutorEffect::Append { records, .. },
             ExecutorEffect::Run,
+            ExecutorEffect::Append { records, .. },
             ExecutorEffect::Accept,
         ] => records.clone(),
         other => panic!("{other:?}"),
@@ -47,12 +47,57 @@ fn append(unit: &mut DurableExecutor, records: &mut Vec<ExecutorRecord>) -> usiz
 }
 
 #[test]
-fn a_unit_is_on_the_disk_before_it_runs_and_is_accepted() {
+fn a_unit_is_on_the_disk_before_it_is_accepted() {
     let (unit, records) = taken();
     assert_eq!(unit.phase(), ExecutorPhase::Taken);
     assert!(matches!(
         records[..],
         [ExecutorRecord::Taken { offer: OFFER, .. }]
+    ));
+}
+
+#[test]
+fn a_unit_that_is_over_before_the_journal_was_asked_is_one_append() {
+    let mut unit = DurableExecutor::offered(NodeId::parse("O").unwrap(), OFFER);
+    unit.take("echo:bytes", 1);
+    assert_eq!(unit.poll_effect(), Some(ExecutorEffect::Run));
+    unit.handle_started();
+    unit.handle_piece(b"ab", true);
+    unit.handle_end(Eof::without_responses(Kind::Ok, ""), 2);
+    let shown: usize = unit.unasked().map(Bytes::len).sum();
+    let Some(ExecutorEffect::Append { records, data }) = unit.poll_effect() else {
+        panic!("nothing is kept");
+    };
+    assert!(matches!(
+        records[..],
+        [
+            ExecutorRecord::Taken { .. },
+            ExecutorRecord::Started {},
+            ExecutorRecord::Ended { .. }
+        ]
+    ));
+    assert_eq!(shown, data.len());
+    assert_eq!(unit.unasked().count(), 0);
+    assert_eq!(effects(&mut unit), [ExecutorEffect::Accept]);
+}
+
+#[test]
+fn a_unit_that_fails_before_the_journal_was_asked_is_kept_from_its_beginning_on() {
+    let mut unit = DurableExecutor::offered(NodeId::parse("O").unwrap(), OFFER);
+    unit.take("echo:bytes", 1);
+    unit.handle_started();
+    unit.handle_piece(b"ab", true);
+    unit.flush();
+    assert!(unit.fail("the disk is broken", tally(&[]), 5));
+    let mut records = Vec::new();
+    append(&mut unit, &mut records);
+    assert!(matches!(
+        records[..],
+        [
+            ExecutorRecord::Taken { .. },
+            ExecutorRecord::Started {},
+            ExecutorRecord::Ended { .. }
+        ]
     ));
 }
 

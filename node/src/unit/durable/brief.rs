@@ -1,0 +1,193 @@
+//! A durable unit whose payload is in memory may run before anything of it is stored. If it is over in a moment, its origin is told at
+//! once, and it is stored only if the origin does not release it soon; otherwise it is stored as all others are.
+//!
+//! Nothing depends on what the store has of a unit that is over: while this life of the node lasts, the unit is here. If the node is
+//! killed, the next life knows from what was noted of starts that the unit may have begun, and says so to an origin that asks.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use workmesh_proto::UnitId;
+use workmesh_proto::unit::durable::ExecutorPhase;
+use workmesh_proto::wire::frame::FrameType;
+use workmesh_proto::wire::items::Piece;
+use workmesh_proto::wire::unit::{Accepted, Kind};
+
+use super::host::Host;
+use super::hosted::Hosted;
+use super::pipe::PipeSender;
+use crate::exec::{OutputItem, UnitOutput};
+use crate::link::LinkError;
+
+/// Bytes of response frames that a unit may have to be told of before it is stored.
+const MAX_BYTES: usize = 64 * 1024;
+/// Parts of its output.
+const MAX_ITEMS: usize = 1024;
+
+/// A unit that may run, and of which nothing is stored. Dropped, what it sends is kept from then on.
+pub(super) struct Unstored<'a> {
+    host: &'a Arc<Host>,
+    hosted: &'a Arc<Hosted>,
+    output: Option<UnitOutput>,
+    /// What has come of the output.
+    items: VecDeque<OutputItem>,
+}
+
+impl Drop for Unstored<'_> {
+    fn drop(&mut self) {
+        if let Some(output) = self.output.take() {
+            self.hand_on();
+            self.host.keep(self.hosted, output);
+        }
+    }
+}
+
+impl<'a> Unstored<'a> {
+    pub(super) fn new(host: &'a Arc<Host>, hosted: &'a Arc<Hosted>, output: UnitOutput) -> Self {
+        Self {
+            host,
+            hosted,
+            output: Some(output),
+            items: VecDeque::new(),
+        }
+    }
+
+    /// Waits a moment for the unit's end. All that it has sent, if it is over by then and may be told of.
+    pub(super) async fn see_end(&mut self) -> Option<VecDeque<OutputItem>> {
+        let (moment, hosted) = (self.host.moment, self.hosted);
+        tokio::select! {
+            biased;
+            () = hosted.stop.cancelled() => {}
+            // Whatever has come by then is among the items.
+            _ = tokio::time::timeout(moment, self.see()) => {}
+        }
+        let over = match self.items.back() {
+            // One that was given back is told of once that is stored.
+            Some(OutputItem::Eof(eof)) => !matches!(eof.kind, Kind::Shutdown | Kind::Draining),
+            _ => false,
+        };
+        let items = self.hand_on();
+        let bytes = hosted.with(|machine| machine.unasked().map(Bytes::len).sum());
+        if !over || bytes > MAX_BYTES {
+            return None;
+        }
+        self.output = None;
+        self.host.show(hosted, bytes);
+        Some(items)
+    }
+
+    /// Sees the unit to its end, unless it sends too much.
+    async fn see(&mut self) {
+        let Some(output) = &mut self.output else { return };
+        while !is_much(&self.items) && !matches!(self.items.back(), Some(OutputItem::Eof(_))) {
+            output.next_batch(&mut self.items).await;
+        }
+    }
+
+    /// Hands what has come to the machine.
+    fn hand_on(&mut self) -> VecDeque<OutputItem> {
+        let items = std::mem::take(&mut self.items);
+        self.hosted.take(&items);
+        items
+    }
+
+    /// Takes the unit back, if it has not begun, and never will. Its output goes with it.
+    pub(super) fn take_back(&mut self) -> bool {
+        let back = self.hosted.with(|machine| {
+            let back = match machine.phase() {
+                ExecutorPhase::Taken => self.host.executor.withdraw(self.hosted.unit),
+                phase => phase == ExecutorPhase::Returned,
+            };
+            if back {
+                machine.untake();
+            }
+            back
+        });
+        if back {
+            self.output = None;
+        }
+        back
+    }
+}
+
+fn is_much(items: &VecDeque<OutputItem>) -> bool {
+    let bytes = |item: &OutputItem| match item {
+        OutputItem::Piece { data, .. } => data.len(),
+        _ => 0,
+    };
+    items.len() > MAX_ITEMS || items.iter().map(bytes).sum::<usize>() > MAX_BYTES
+}
+
+impl Host {
+    /// The unit is over: that may be told, and it need not be stored yet.
+    fn show(&self, hosted: &Arc<Hosted>, bytes: usize) {
+        hosted.show();
+        if !self.deferred.put(hosted.unit, bytes) {
+            self.store_over(hosted);
+        }
+    }
+
+    /// Tells all of a unit that is over.
+    pub(super) async fn tell_over(
+        &self,
+        hosted: &Hosted,
+        items: VecDeque<OutputItem>,
+        mut sender: PipeSender,
+    ) -> Result<(), LinkError> {
+        let executor = self.node.clone();
+        sender.put(FrameType::Accepted, &Accepted { executor });
+        for item in items {
+            if let OutputItem::Piece { serial, data, last } = item {
+                sender.put_piece(Piece { serial, data, last });
+            }
+        }
+        let told = hosted.with(|machine| {
+            let eof = machine.end_of();
+            eof.map(|eof| sender.put(FrameType::Eof, eof)).is_some()
+        });
+        if told {
+            sender.finish().await
+        } else {
+            Err(LinkError::Closed("the unit is gone".to_owned()))
+        }
+    }
+
+    /// Stores a unit that is over, in the background.
+    fn store_over(&self, hosted: &Arc<Hosted>) {
+        let (hosted, store, closing) = (hosted.clone(), self.store.clone(), self.closing.clone());
+        self.keepers.spawn(async move {
+            tokio::select! {
+                biased;
+                () = closing.cancelled() => {}
+                // Released: nothing is appended behind its removal.
+                () = hosted.stop.cancelled() => {}
+                () = hosted.store_all(&store) => {}
+            }
+        });
+    }
+
+    /// Stores the units that were told of before they were stored and that nobody has released in time, for ever.
+    pub(crate) async fn store_deferred(self: Arc<Self>) {
+        loop {
+            for unit in self.deferred.due().await {
+                self.store_if_over(unit);
+            }
+        }
+    }
+
+    /// Stores all that was told of and is not stored.
+    pub(super) fn store_all_deferred(&self) {
+        for unit in self.deferred.take_all() {
+            self.store_if_over(unit);
+        }
+    }
+
+    /// Stores the unit, if it is here, and not under a later offer.
+    fn store_if_over(&self, unit: UnitId) {
+        let hosted = self.table.lock().get(unit).cloned();
+        if let Some(hosted) = hosted.filter(|hosted| hosted.is_unstored()) {
+            self.store_over(&hosted);
+        }
+    }
+}
