@@ -166,6 +166,13 @@ impl Sessions {
         if let Some(session) = place.as_ref().filter(|session| session.is_open()) {
             return Ok(session.clone());
         }
+        // Boxed: most find a session, and do not make room for it.
+        let session = Box::pin(self.dial(node)).await?;
+        *place = Some(session.clone());
+        Ok(session)
+    }
+
+    async fn dial(self: &Arc<Self>, node: &NodeId) -> Result<Session, SessionError> {
         let member = check_reachable(&self.mesh.view(), node)?;
         let failed = |error| SessionError::Failed {
             node: node.clone(),
@@ -176,9 +183,7 @@ impl Sessions {
             .map_err(|_| failed(LinkError::Handshake("no answer".to_owned())))?
             .map_err(failed)?;
         debug!(%node, "session up");
-        let session = self.start(connection, member.node().clone());
-        *place = Some(session.clone());
-        Ok(session)
+        Ok(self.start(connection, member.node().clone()))
     }
 
     fn slot(&self, node: &NodeId) -> Slot {

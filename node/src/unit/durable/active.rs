@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::{Notify, watch};
+use futures_util::task::AtomicWaker;
+use tokio::sync::watch;
 use workmesh_proto::unit::durable::{DurableOrigin, OriginHistory, OriginPhase};
 use workmesh_proto::wire::unit::Eof;
 use workmesh_proto::{NodeId, UnitId};
@@ -20,7 +21,8 @@ pub(super) struct Active {
     state: watch::Sender<ActiveState>,
     cancelled: AtomicBool,
     forgotten: AtomicBool,
-    pub(super) told: Notify,
+    /// The unit's task, which is to look what is wanted.
+    pub(super) told: AtomicWaker,
 }
 
 /// Where a unit is, as its task last said.
@@ -68,7 +70,7 @@ impl Active {
             state: watch::Sender::new(state),
             cancelled: AtomicBool::new(false),
             forgotten: AtomicBool::new(machine.history().is_forgotten()),
-            told: Notify::new(),
+            told: AtomicWaker::new(),
         }
     }
 
@@ -100,7 +102,7 @@ impl Active {
                 state.end = ended.cloned();
                 changed = true;
             }
-            changed
+            changed && self.state.receiver_count() > 0
         });
     }
 
@@ -117,13 +119,13 @@ impl Active {
     /// Wants the unit to end. Once is enough.
     pub(super) fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
-        self.told.notify_one();
+        self.told.wake();
     }
 
     /// Nobody is to see the unit any more; it goes once its executor has heard of its end.
     pub(super) fn forget(&self) {
         self.forgotten.store(true, Ordering::Relaxed);
-        self.told.notify_one();
+        self.told.wake();
     }
 
     /// Its task is over, and its row is in the table, if it has one.

@@ -1,13 +1,14 @@
 //! An origin's conversations with executors: an offer with its payload, or a resumption. What the executor says goes to the
 //! unit's task as the machine's inputs.
 
+use std::convert::Infallible;
 use std::hash::Hasher as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, SemaphorePermit, mpsc, watch};
+use tokio::sync::{Notify, SemaphorePermit};
 use twox_hash::xxhash3_64::Hasher;
 use workmesh_proto::record::Order;
 use workmesh_proto::unit::durable::OriginInput;
@@ -20,6 +21,7 @@ use workmesh_proto::{NodeId, UnitId};
 
 use super::now_ms;
 use super::pipe::{Pipe, PipeReceiver, PipeSender};
+use super::talk::Line;
 use super::work::Work;
 use crate::link::LinkError;
 use crate::mesh::SessionError;
@@ -46,19 +48,12 @@ pub(super) struct Ask {
     pub(super) question: Question,
     /// The payload, unless it has to be read from the store.
     pub(super) payload: Option<Bytes>,
-    /// What is on the disk; changes are acknowledged.
-    pub(super) stored: watch::Receiver<Position>,
-    pub(super) told: mpsc::Sender<OriginInput>,
+    pub(super) line: Arc<Line>,
 }
 
 impl Ask {
     /// Converses until the executor's last word. Dropped, it breaks the conversation off.
-    pub(super) async fn run(mut self) {
-        let last = self.converse().await;
-        let _ended = self.told.send(last).await;
-    }
-
-    async fn converse(&mut self) -> OriginInput {
+    pub(super) async fn converse(mut self) -> OriginInput {
         let at = self.conversation;
         let work = self.work.clone();
         // Held until the executor has answered: what many units ask at once is asked in turn.
@@ -69,34 +64,31 @@ impl Ask {
         let Pipe { sender, mut receiver } = match opening.await {
             Ok(Ok(pipe)) => pipe,
             Ok(Err(error)) => return OriginInput::Unreachable(at, error.to_string()),
-            Err(_) => return OriginInput::Unreachable(at, self.silent()),
+            Err(_) => return OriginInput::Unreachable(at, silent(&self.executor)),
         };
-        let silent = OriginInput::Broken(at, self.silent());
+        let executor = self.executor.clone();
         let asked = Notify::new();
-        let told = self.told.clone();
+        let line = self.line.clone();
         let answered = Answered {
             turn: Mutex::new(Some(turn)),
         };
-        let listening = listen(at, &mut receiver, &told, &answered);
+        let listening = listen(at, &mut receiver, &line, &answered);
         let late = answered.is_late(&asked);
         let speaking = self.speak(sender, &asked);
         tokio::pin!(listening, late, speaking);
         tokio::select! {
             last = &mut listening => last,
-            () = &mut late => silent,
+            () = &mut late => OriginInput::Broken(at, silent(&executor)),
             spoken = &mut speaking => match spoken {
                 Err(Spoken::Payload(why)) => OriginInput::Fault(at, Kind::Internal, why),
-                // A stream that takes no more has its reason on the other half.
-                Ok(()) | Err(Spoken::Stream) => listening.await,
+                // It has its reason on the other half.
+                Err(Spoken::Stream) => listening.await,
             },
         }
     }
 
-    fn silent(&self) -> String {
-        format!("{} did not answer within {} s", self.executor, ANSWER.as_secs())
-    }
-
-    async fn speak(&mut self, mut sender: PipeSender, asked: &Notify) -> Result<(), Spoken> {
+    /// Asks, then acknowledges, until the stream takes no more.
+    async fn speak(&mut self, mut sender: PipeSender, asked: &Notify) -> Result<Infallible, Spoken> {
         match self.question {
             Question::Offer(offer) => {
                 let submission = self.order.submission(self.unit, offer, now_ms());
@@ -115,21 +107,26 @@ impl Ask {
         }
         sender.flush().await?;
         asked.notify_one();
-        while self.stored.changed().await.is_ok() {
-            let position = *self.stored.borrow_and_update();
+        loop {
+            let position = self.line.stored().await;
             sender.put(FrameType::Ack, &Ack { position });
             sender.flush().await?;
         }
-        Ok(sender.finish().await?)
     }
 
     async fn send_payload(&mut self, sender: &mut PipeSender) -> Result<(), Spoken> {
-        if let Some(payload) = self.payload.take() {
-            if !payload.is_empty() {
+        match self.payload.take() {
+            Some(payload) if payload.is_empty() => Ok(()),
+            Some(payload) => {
                 sender.put_payload(payload);
+                Ok(())
             }
-            return Ok(());
+            // Boxed: units whose payload is at hand do not make room for it.
+            None => Box::pin(self.send_kept_payload(sender)).await,
         }
+    }
+
+    async fn send_kept_payload(&self, sender: &mut PipeSender) -> Result<(), Spoken> {
         let key = Key {
             role: Role::Origin,
             unit: self.unit,
@@ -156,6 +153,10 @@ impl Ask {
         }
         Ok(())
     }
+}
+
+fn silent(executor: &NodeId) -> String {
+    format!("{executor} did not answer within {} s", ANSWER.as_secs())
 }
 
 /// Why an origin can't go on speaking.
@@ -207,12 +208,7 @@ pub(super) async fn open(work: &Work, executor: &NodeId) -> Result<Pipe, Session
 }
 
 /// Passes on what the executor says; answers with its last word.
-async fn listen(
-    at: u64,
-    receiver: &mut PipeReceiver,
-    told: &mpsc::Sender<OriginInput>,
-    answered: &Answered<'_>,
-) -> OriginInput {
+async fn listen(at: u64, receiver: &mut PipeReceiver, line: &Line, answered: &Answered<'_>) -> OriginInput {
     loop {
         let item = receiver.next().await;
         answered.set();
@@ -238,9 +234,7 @@ async fn listen(
         if last {
             return input;
         }
-        if told.send(input).await.is_err() {
-            return OriginInput::Broken(at, "the unit's task is gone".to_owned());
-        }
+        line.say(input).await;
     }
 }
 

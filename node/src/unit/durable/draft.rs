@@ -26,7 +26,8 @@ pub(crate) struct Draft {
     /// The unit is here already: its payload is only looked at.
     known: Option<Known>,
     head: BytesMut,
-    hasher: Hasher,
+    /// Counts what is not in `head` any more, or never was.
+    hasher: Option<Box<Hasher>>,
     bytes: u64,
     /// What has gone to the store.
     stored: u64,
@@ -48,9 +49,9 @@ impl Work {
             work: self.clone(),
             submit,
             submitted_ms: now_ms(),
+            hasher: known.is_some().then(Box::default),
             known,
             head: BytesMut::new(),
-            hasher: Hasher::new(),
             bytes: 0,
             stored: 0,
             finished: false,
@@ -71,7 +72,9 @@ impl Work {
 impl Draft {
     /// Takes the next bytes of the payload.
     pub(crate) async fn push(&mut self, data: &[u8]) -> Result<(), Eof> {
-        self.hasher.write(data);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.write(data);
+        }
         self.bytes += data.len() as u64;
         if self
             .submit
@@ -85,6 +88,9 @@ impl Draft {
         }
         self.head.extend_from_slice(data);
         if self.head.len() > INLINE_BYTES {
+            if self.hasher.is_none() {
+                self.hasher.insert(Box::default()).write(&self.head);
+            }
             let piece = self.head.split().freeze();
             self.stored += piece.len() as u64;
             self.work
@@ -131,7 +137,10 @@ impl Draft {
             to: submit.to.take(),
             params: std::mem::take(&mut submit.params),
             payload_bytes: self.bytes,
-            payload_digest: self.hasher.finish(),
+            payload_digest: match &self.hasher {
+                Some(hasher) => hasher.finish(),
+                None => Hasher::oneshot(&self.head),
+            },
             submitted_ms: self.submitted_ms,
             deadline_ms: submit.deadline_ms.map(|ms| self.submitted_ms.saturating_add(ms)),
             trace: submit.trace.take(),

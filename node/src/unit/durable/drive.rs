@@ -1,18 +1,18 @@
 //! The task of one durable unit at its origin: carries out what the machine wants, and tells it what came of it.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 use workmesh_proto::record::{self, Order, OriginRecord};
 use workmesh_proto::unit::durable::{DurableOrigin, OriginEffect, OriginInput, OriginPhase};
-use workmesh_proto::wire::durable::{Position, Release};
+use workmesh_proto::wire::durable::Release;
 use workmesh_proto::wire::unit::{Eof, Kind};
 use workmesh_proto::{NodeId, UnitId};
 
@@ -20,20 +20,15 @@ use super::active::Active;
 use super::ask::{Ask, Question};
 use super::now_ms;
 use super::place::place;
+use super::talk::{Line, Talk};
 use super::work::Work;
-use crate::store::{Entry, Key, Role, StoreError, Stream, Sync};
-use crate::unit::placement::Placed;
+use crate::store::{Entry, Key, Pending, Role, StoreError, Stream, Sync};
 use crate::unit::report::WorkEvent;
 
-/// What the executor said that may wait for the unit's task.
-const WORDS: usize = 16;
 /// The longest sleep without a look at the clock.
 const CLOCK: Duration = Duration::from_secs(30);
 /// Nodes that are remembered because they have refused.
 const MAX_REFUSED: usize = 32;
-
-/// An input, and the bytes of response frames that are on the disk with it.
-type Answer = BoxFuture<'static, (OriginInput, u64)>;
 
 /// See the module.
 pub(super) struct Drive {
@@ -46,9 +41,10 @@ pub(super) struct Drive {
     /// The same for the first offer, if that is made at once and the payload is all there.
     at_hand: Option<Bytes>,
     stored: Option<oneshot::Sender<Result<(), Eof>>>,
-    /// Appends and releases that are not answered.
-    pending: FuturesUnordered<Answer>,
-    /// Bytes of response frames that are on the disk, and in the append that is under way.
+    /// Not answered, in their order.
+    appends: Vec<Append>,
+    releases: Vec<Telling>,
+    /// Bytes of response frames that are on the disk.
     stream_bytes: u64,
     talk: Option<Talk>,
     refused: Vec<NodeId>,
@@ -57,19 +53,18 @@ pub(super) struct Drive {
     done: bool,
 }
 
-/// The conversation with an executor.
-struct Talk {
-    conversation: u64,
-    words: mpsc::Receiver<OriginInput>,
-    stored: watch::Sender<Position>,
-    task: tokio::task::AbortHandle,
-    _placed: Placed,
+/// An append that is on its way to the disk, and the response frames in it.
+struct Append {
+    number: u64,
+    data: Bytes,
+    pending: Pending,
 }
 
-impl Drop for Talk {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+/// An executor that is being told that its offers up to a number are over.
+struct Telling {
+    executor: NodeId,
+    number: u32,
+    told: oneshot::Receiver<()>,
 }
 
 impl Drive {
@@ -78,10 +73,10 @@ impl Drive {
         active: Arc<Active>,
         machine: DurableOrigin,
         stream_bytes: u64,
-    ) -> Self {
+    ) -> Box<Self> {
         let order = machine.history().order().clone();
         let ended = machine.history().end().cloned();
-        Self {
+        Box::new(Self {
             work,
             active,
             machine,
@@ -89,37 +84,44 @@ impl Drive {
             payload: Bytes::new(),
             at_hand: None,
             stored: None,
-            pending: FuturesUnordered::new(),
+            appends: Vec::new(),
+            releases: Vec::new(),
             stream_bytes,
             talk: None,
             refused: Vec::new(),
             ended,
             forgetting: false,
             done: false,
-        }
+        })
     }
 
     /// Stores `payload` with the submission, and says when that is done.
-    pub(super) fn submitting(mut self, payload: Bytes, stored: oneshot::Sender<Result<(), Eof>>) -> Self {
+    pub(super) fn submitting(
+        mut self: Box<Self>,
+        payload: Bytes,
+        stored: oneshot::Sender<Result<(), Eof>>,
+    ) -> Box<Self> {
         self.at_hand = (payload.len() as u64 == self.order.payload_bytes).then(|| payload.clone());
         self.payload = payload;
         self.stored = Some(stored);
         self
     }
 
-    /// Until all concerned know of the unit's end. Dropped, the unit goes on at the next start of the node.
-    pub(super) async fn run(mut self) {
-        let mut reach = self.work.reach.subscribe();
+    /// Until all concerned know of the unit's end, or the node stops: then the unit goes on at its next start.
+    pub(super) async fn run(mut self: Box<Self>) {
+        let mut reach = None;
         loop {
             self.carry_out();
             if self.done {
                 return;
             }
-            let input = self.next_input(&mut reach).await;
+            let Some(input) = self.next_input(&mut reach).await else {
+                return;
+            };
             self.handle(input);
             // What the executor has said already goes to the disk together.
             while self.machine.wants_pieces()
-                && let Some(word) = self.talk.as_mut().and_then(|talk| talk.words.try_recv().ok())
+                && let Some(word) = self.talk.as_ref().and_then(Talk::next_ready)
             {
                 self.handle(word);
             }
@@ -133,31 +135,96 @@ impl Drive {
         self.machine.handle(input, now_ms());
     }
 
-    async fn next_input(&mut self, reach: &mut watch::Receiver<u64>) -> OriginInput {
+    /// What happens next; `None`: the node stops. `reach` is held while something waits that a change of the mesh hurries.
+    async fn next_input(&mut self, reach: &mut Option<watch::Receiver<u64>>) -> Option<OriginInput> {
+        let work = self.work.clone();
+        match self.machine.hurries() {
+            true => {
+                reach.get_or_insert_with(|| work.reach.subscribe());
+            }
+            false => *reach = None,
+        }
         let wake = self.machine.poll_timeout();
-        let wants_pieces = self.machine.wants_pieces();
         let waits = self.machine.phase() == OriginPhase::Waiting && self.talk.is_none();
         // What waits tries again at its own time; a deadline is none to be late for.
         let jitter = waits && wake != self.order.deadline_ms;
-        let cancelled = self.active.is_cancelled() && self.machine.phase() != OriginPhase::Ended;
-        if cancelled && self.stored.is_none() {
-            return OriginInput::Cancel;
+        let mut outside = pin!(async {
+            tokio::select! {
+                biased;
+                () = changed(reach) => OriginInput::MeshChanged,
+                () = work.room.notified(), if waits => OriginInput::MeshChanged,
+                () = until(wake, jitter) => OriginInput::Wake,
+            }
+        });
+        poll_fn(|cx| match self.poll_own(cx) {
+            Poll::Pending => outside.as_mut().poll(cx).map(Some),
+            ready => ready,
+        })
+        .await
+    }
+
+    /// What comes from the unit's own doings, or is asked of it; `None`: the node stops.
+    fn poll_own(&mut self, cx: &mut Context<'_>) -> Poll<Option<OriginInput>> {
+        self.active.told.register(cx.waker());
+        if self.work.is_stopping() {
+            return Poll::Ready(None);
+        }
+        let unended = self.machine.phase() != OriginPhase::Ended;
+        if self.active.is_cancelled() && unended && self.stored.is_none() {
+            return Poll::Ready(Some(OriginInput::Cancel));
         }
         if self.active.is_forgotten() && self.ended.is_some() && !self.forgetting {
             self.forgetting = true;
-            return OriginInput::Forget;
+            return Poll::Ready(Some(OriginInput::Forget));
         }
-        tokio::select! {
-            biased;
-            () = self.active.told.notified() => OriginInput::Wake,
-            Some((answer, stored)) = self.pending.next() => {
-                self.stream_bytes += stored;
-                answer
+        let answered = self.poll_appends(cx).or_else(|| self.poll_releases(cx));
+        match answered.or_else(|| self.poll_talk(cx)) {
+            Some(input) => Poll::Ready(Some(input)),
+            None => Poll::Pending,
+        }
+    }
+
+    fn poll_appends(&mut self, cx: &mut Context<'_>) -> Option<OriginInput> {
+        for at in 0..self.appends.len() {
+            if let Poll::Ready(stored) = Pin::new(&mut self.appends[at].pending).poll(cx) {
+                let Append { number, data, .. } = self.appends.remove(at);
+                return Some(self.on_append(number, data, stored));
             }
-            Some(word) = next_word(&mut self.talk), if wants_pieces => word,
-            Ok(()) = reach.changed() => OriginInput::MeshChanged,
-            () = self.work.room.notified(), if waits => OriginInput::MeshChanged,
-            () = until(wake, jitter) => OriginInput::Wake,
+        }
+        None
+    }
+
+    fn on_append(&mut self, number: u64, data: Bytes, stored: Result<(), StoreError>) -> OriginInput {
+        match stored {
+            Ok(()) => {
+                self.stream_bytes += data.len() as u64;
+                if !data.is_empty() {
+                    self.active.tail.push(data);
+                }
+                OriginInput::Stored(number)
+            }
+            Err(error @ StoreError::StreamClosed { .. }) => OriginInput::Closed(number, error.to_string()),
+            Err(error) => OriginInput::NotStored(number, error.to_string()),
+        }
+    }
+
+    fn poll_releases(&mut self, cx: &mut Context<'_>) -> Option<OriginInput> {
+        for at in 0..self.releases.len() {
+            if let Poll::Ready(told) = Pin::new(&mut self.releases[at].told).poll(cx) {
+                let Telling { executor, number, .. } = self.releases.swap_remove(at);
+                return Some(match told {
+                    Ok(()) => OriginInput::Released(executor, number),
+                    Err(_) => OriginInput::NotReleased(executor, number),
+                });
+            }
+        }
+        None
+    }
+
+    fn poll_talk(&mut self, cx: &mut Context<'_>) -> Option<OriginInput> {
+        match self.talk.as_mut()?.poll_word(cx, self.machine.wants_pieces()) {
+            Poll::Ready(word) => Some(word),
+            Poll::Pending => None,
         }
     }
 
@@ -200,7 +267,7 @@ impl Drive {
                         .as_ref()
                         .filter(|talk| talk.conversation == conversation)
                     {
-                        talk.stored.send_replace(position);
+                        talk.acknowledge(position);
                     }
                 }
                 OriginEffect::Close(conversation) => {
@@ -216,14 +283,12 @@ impl Drive {
                         number,
                         outcome,
                     };
-                    let telling = self.work.clone().tell_release(executor.clone(), release);
-                    self.pending.push(Box::pin(async move {
-                        let input = match telling.await {
-                            true => OriginInput::Released(executor, number),
-                            false => OriginInput::NotReleased(executor, number),
-                        };
-                        (input, 0)
-                    }));
+                    let told = self.work.tell_release(&executor, release);
+                    self.releases.push(Telling {
+                        executor,
+                        number,
+                        told,
+                    });
                 }
                 OriginEffect::Stored => {
                     self.work.stored(&self.active);
@@ -239,7 +304,9 @@ impl Drive {
             }
             changed = true;
         }
-        if changed {
+        // What leads to the end is told with it.
+        let ending = self.machine.phase() == OriginPhase::Ended && !self.appends.is_empty();
+        if changed && (self.ended.is_some() || !ending) {
             self.active
                 .publish(&self.machine, self.stream_bytes, self.ended.as_ref());
         }
@@ -263,22 +330,11 @@ impl Drive {
         }
         let sync = if sync { Sync::Synced } else { Sync::Written };
         let pending = self.work.store.enqueue(key(self.active.unit), entries, sync);
-        let active = self.active.clone();
-        self.pending.push(Box::pin(async move {
-            match pending.await {
-                Ok(()) => {
-                    let length = data.len() as u64;
-                    if length > 0 {
-                        active.tail.push(data);
-                    }
-                    (OriginInput::Stored(number), length)
-                }
-                Err(error @ StoreError::StreamClosed { .. }) => {
-                    (OriginInput::Closed(number, error.to_string()), 0)
-                }
-                Err(error) => (OriginInput::NotStored(number, error.to_string()), 0),
-            }
-        }));
+        self.appends.push(Append {
+            number,
+            data,
+            pending,
+        });
     }
 
     fn place(&mut self) {
@@ -297,8 +353,7 @@ impl Drive {
     }
 
     fn ask(&mut self, conversation: u64, executor: NodeId, question: Question) {
-        let (told, words) = mpsc::channel(WORDS);
-        let stored = watch::Sender::new(self.machine.stored());
+        let line = Arc::<Line>::default();
         let placed = self.work.units.outstanding.place(&executor);
         let ask = Ask {
             work: self.work.clone(),
@@ -308,16 +363,9 @@ impl Drive {
             conversation,
             question,
             payload: self.at_hand.take(),
-            stored: stored.subscribe(),
-            told,
+            line: line.clone(),
         };
-        self.talk = Some(Talk {
-            conversation,
-            words,
-            stored,
-            task: tokio::spawn(ask.run()).abort_handle(),
-            _placed: placed,
-        });
+        self.talk = Some(Talk::new(conversation, line, ask.converse(), placed));
     }
 
     fn not_stored(&mut self, why: String) {
@@ -354,17 +402,15 @@ impl Drive {
     }
 }
 
-async fn next_word(talk: &mut Option<Talk>) -> Option<OriginInput> {
-    let open = talk.as_mut()?;
-    if let Some(word) = open.words.recv().await {
-        return Some(word);
+/// Waits until the mesh changes; for ever if that is of no interest.
+async fn changed(reach: &mut Option<watch::Receiver<u64>>) {
+    let changed = match reach {
+        Some(reach) => reach.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending().await
     }
-    let conversation = open.conversation;
-    *talk = None;
-    Some(OriginInput::Broken(
-        conversation,
-        "the conversation ended without a last word".to_owned(),
-    ))
 }
 
 /// Waits until a time in milliseconds since 1970, looking at the clock now and then: it may be set.

@@ -21,6 +21,7 @@ mod recover;
 mod releases;
 mod retention;
 mod rows;
+mod talk;
 mod work;
 
 use std::sync::OnceLock;

@@ -76,7 +76,7 @@ async fn forget(store: &Store, key: Key) {
     }
 }
 
-async fn take_origin(work: &Arc<Work>, found: Found, until: Instant) -> Result<Option<Drive>, String> {
+async fn take_origin(work: &Arc<Work>, found: Found, until: Instant) -> Result<Option<Box<Drive>>, String> {
     let unit = found.key.unit;
     if found.records.is_empty() && found.damage.is_none() && found.doubt.is_none() {
         // A payload whose submission never came.

@@ -82,14 +82,18 @@ impl Releases {
 }
 
 impl Work {
-    /// Tells an executor that offers of a unit are over. `false`: it could not be told.
-    pub(super) async fn tell_release(self: Arc<Self>, executor: NodeId, release: Release) -> bool {
+    /// Tells an executor that offers of a unit are over. Answered once it knows, or dropped if it could not be told.
+    pub(super) fn tell_release(
+        self: &Arc<Self>,
+        executor: &NodeId,
+        release: Release,
+    ) -> oneshot::Receiver<()> {
         let (told, heard) = oneshot::channel();
-        if self.releases.push(&executor, Waiting { release, told }) {
-            let work = self.clone();
+        if self.releases.push(executor, Waiting { release, told }) {
+            let (work, executor) = (self.clone(), executor.clone());
             self.spawn(async move { work.tell_releases(&executor).await });
         }
-        heard.await.is_ok()
+        heard
     }
 
     async fn tell_releases(&self, executor: &NodeId) {

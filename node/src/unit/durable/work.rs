@@ -193,10 +193,21 @@ impl Work {
     /// Ends the tasks of all units: they go on at the next start.
     pub(crate) async fn stop(&self) {
         self.stop.cancel();
+        for entry in self.table.lock().units.values() {
+            // One that is being stored looks by itself once it is.
+            if let Entry::Active(active) = entry {
+                active.told.wake();
+            }
+        }
         self.tasks.close();
         self.tasks.wait().await;
         self.host.stop().await;
         self.store.close().await;
+    }
+
+    /// Whether the tasks of units are to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
     }
 
     pub(super) fn timings(&self) -> OriginTimings {
@@ -286,7 +297,7 @@ impl Work {
         machine: DurableOrigin,
         stream_bytes: u64,
         records: &[OriginRecord],
-    ) -> Drive {
+    ) -> Box<Drive> {
         let submitted_ms = machine.history().order().submitted_ms;
         let first = records.len().saturating_sub(MAX_EVENTS);
         let events = records[first..].iter().filter_map(event).collect();
@@ -303,8 +314,8 @@ impl Work {
     }
 
     /// Runs a unit's task, until the unit has ended for all concerned or the node stops.
-    pub(super) fn run(&self, drive: Drive) {
-        self.spawn(drive.run());
+    pub(super) fn run(&self, drive: Box<Drive>) {
+        self.tasks.spawn(drive.run());
     }
 
     /// Spawns what ends with this node's work.

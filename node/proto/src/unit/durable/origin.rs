@@ -228,6 +228,11 @@ impl DurableOrigin {
             .min()
     }
 
+    /// Whether something waits for its time that [`OriginInput::MeshChanged`] would hurry.
+    pub fn hurries(&self) -> bool {
+        matches!(self.step, Step::Waiting { .. } | Step::Apart { .. }) || self.debts.next_at().is_some()
+    }
+
     /// The next thing to do. What was handed in before the first call goes to the journal in one append, as far as it can.
     pub fn poll_effect(&mut self) -> Option<OriginEffect> {
         if self.effects.is_empty() {

@@ -50,6 +50,7 @@ impl DurableOrigin {
             return;
         }
         let data = self.frames.take();
+        self.drop_needless_notes();
         let record = OriginRecord::Ended {
             eof: eof.clone(),
             at_ms: self.now,
@@ -57,6 +58,23 @@ impl DurableOrigin {
         let append = self.append(vec![record], data.clone(), true);
         self.append = Some((append, data, self.tally.clone()));
         self.step = Step::Ending { append, eof };
+    }
+
+    /// How far the unit had come says nothing to who reads its end with it.
+    fn drop_needless_notes(&mut self) {
+        let notes = |record: &OriginRecord| {
+            matches!(
+                record,
+                OriginRecord::Accepted { .. } | OriginRecord::Started { .. }
+            )
+        };
+        for effect in &mut self.effects {
+            if let OriginEffect::Append { records, .. } = effect
+                && records.iter().all(notes)
+            {
+                records.clear();
+            }
+        }
     }
 
     /// An end that is not on the disk yet is told to nobody.
@@ -252,6 +270,7 @@ impl DurableOrigin {
                 self.reason = why;
                 self.eof = None;
                 self.step = Step::EndLater { at: retry, eof };
+                self.effects.push_back(OriginEffect::Changed);
             }
             _ => {}
         }

@@ -121,6 +121,17 @@ fn a_submission_that_can_not_be_stored_is_nothing() {
 }
 
 #[test]
+fn an_end_that_the_disk_refuses_is_told_as_what_the_unit_waits_for() {
+    let mut unit = offered(order(None, false));
+    effects(&mut unit);
+    unit.handle(OriginInput::Cancel, 1001);
+    let (number, ..) = append_of(&effects(&mut unit));
+    unit.handle(OriginInput::NotStored(number, "full".into()), 1002);
+    assert_eq!(effects(&mut unit), [OriginEffect::Changed]);
+    assert_eq!((unit.reason(), unit.phase()), ("full", OriginPhase::Ended));
+}
+
+#[test]
 fn a_short_unit_is_one_append_behind_its_offer() {
     let mut unit = offered(order(None, false));
     unit.handle(OriginInput::Accepted(1), 1001);
@@ -141,17 +152,7 @@ fn a_short_unit_is_one_append_behind_its_offer() {
     else {
         panic!("something comes before the append: {seen:?}");
     };
-    assert!(
-        matches!(
-            records[..],
-            [
-                OriginRecord::Accepted { .. },
-                OriginRecord::Started { .. },
-                OriginRecord::Ended { .. }
-            ]
-        ) && !data.is_empty()
-            && *sync
-    );
+    assert!(matches!(records[..], [OriginRecord::Ended { .. }]) && !data.is_empty() && *sync);
 }
 
 #[test]
