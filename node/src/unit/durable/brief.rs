@@ -124,7 +124,7 @@ impl Host {
     fn show(&self, hosted: &Arc<Hosted>, bytes: usize) {
         hosted.show();
         if !self.deferred.put(hosted.unit, bytes) {
-            self.store_over(hosted);
+            self.store_in(&self.keepers, hosted.clone());
         }
     }
 
@@ -153,20 +153,6 @@ impl Host {
         }
     }
 
-    /// Stores a unit that is over, in the background.
-    fn store_over(&self, hosted: &Arc<Hosted>) {
-        let (hosted, store, closing) = (hosted.clone(), self.store.clone(), self.closing.clone());
-        self.keepers.spawn(async move {
-            tokio::select! {
-                biased;
-                () = closing.cancelled() => {}
-                // Released: nothing is appended behind its removal.
-                () = hosted.stop.cancelled() => {}
-                () = hosted.store_all(&store) => {}
-            }
-        });
-    }
-
     /// Stores the units that were told of before they were stored and that nobody has released in time, for ever.
     pub(crate) async fn store_deferred(self: Arc<Self>) {
         loop {
@@ -187,7 +173,7 @@ impl Host {
     fn store_if_over(&self, unit: UnitId) {
         let hosted = self.table.lock().get(unit).cloned();
         if let Some(hosted) = hosted.filter(|hosted| hosted.is_unstored()) {
-            self.store_over(&hosted);
+            self.store_in(&self.keepers, hosted);
         }
     }
 }

@@ -234,9 +234,14 @@ impl Host {
         self.table
             .lock()
             .restore(hosted.unit, origin, offer, hosted.clone());
-        // That it ended with its node is stored when the store has room; nothing is appended behind its removal.
+        // That it ended with its node is stored when the store has room.
+        self.store_in(&self.tasks, hosted)
+    }
+
+    /// Stores what the unit wants to have stored, in the background; nothing behind its removal.
+    pub(super) fn store_in(&self, tasks: &TaskTracker, hosted: Arc<Hosted>) -> JoinHandle<()> {
         let (store, closing) = (self.store.clone(), self.closing.clone());
-        self.tasks.spawn(async move {
+        tasks.spawn(async move {
             tokio::select! {
                 biased;
                 () = closing.cancelled() => {}

@@ -1,6 +1,7 @@
 //! Units that begin before they are stored.
 
 use super::*;
+use crate::exec::Admitted;
 
 /// A host that stores no unit before its end.
 fn patient() -> Rig {
@@ -157,18 +158,20 @@ async fn a_disk_that_refuses_is_asked_before_a_unit_begins() {
     assert!(!rig.host.refuses.load(Ordering::Relaxed));
 }
 
-#[tokio::test]
-async fn what_is_given_back_and_cannot_be_stored_is_refused() {
-    let disk = Faulty::new();
-    let rig = rig_on(&disk);
-    let (_runs, _gate) = rig.start(&submit("gate:buffer", 0)).await;
-    let unit = submit("echo:bytes", 3);
-    let peer = NodeId::parse("O").unwrap();
-    let offer = unit.offer.unwrap();
+/// A unit that was taken, by hand; it may run once its payload is complete.
+fn taken(rig: &Rig, unit: &Submit) -> (Arc<Hosted>, Admitted) {
+    let (peer, offer) = (NodeId::parse("O").unwrap(), unit.offer.unwrap());
     let hosted = rig.host.reserve(&peer, unit.unit, offer).unwrap();
-    let admitted = rig.host.executor.admit(&unit, peer).unwrap();
+    let admitted = rig.host.executor.admit(unit, peer).unwrap();
     rig.host.may_take(unit.unit, offer).unwrap();
     hosted.with(|machine| machine.take(&unit.directive, now_ms()));
+    (hosted, admitted)
+}
+
+#[tokio::test]
+async fn what_is_given_back_and_cannot_be_stored_is_refused() {
+    let rig = rig();
+    let (hosted, admitted) = taken(&rig, &submit("echo:bytes", 3));
     let mut unstored = Unstored::new(&rig.host, &hosted, admitted.output);
     assert!(hosted.with(|machine| machine.give_back("draining", now_ms())));
     assert!(unstored.take_back());
@@ -180,17 +183,9 @@ async fn a_unit_whose_conversation_breaks_at_once_is_kept() {
     let rig = rig();
     let unit = submit("gate:bytes", 0);
     let gate = Gate::of(unit.unit);
-    let hosted = {
-        let offer = unit.offer.unwrap();
-        let peer = NodeId::parse("O").unwrap();
-        let hosted = rig.host.reserve(&peer, unit.unit, offer).unwrap();
-        let admitted = rig.host.executor.admit(&unit, peer).unwrap();
-        rig.host.may_take(unit.unit, offer).unwrap();
-        hosted.with(|machine| machine.take(&unit.directive, now_ms()));
-        admitted.payload.finish();
-        drop(Unstored::new(&rig.host, &hosted, admitted.output));
-        hosted
-    };
+    let (hosted, admitted) = taken(&rig, &unit);
+    admitted.payload.finish();
+    drop(Unstored::new(&rig.host, &hosted, admitted.output));
     stored(&rig, 1).await;
     gate.go(Go::Return);
     let mut kept = hosted.watch();
