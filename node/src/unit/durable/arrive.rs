@@ -1,5 +1,5 @@
-//! A durable unit comes to its executor: its payload is received as a whole and kept, then the unit is taken and begins; the other way
-//! round if the payload is in memory ([`brief`](super::brief)).
+//! A durable unit comes to its executor: its payload is received as a whole, the unit is taken, that is stored, and it begins. One whose
+//! payload is in memory begins before that is stored ([`brief`](super::brief)).
 //!
 //! Whatever fails before it is taken leaves nothing behind: first the pool forgets the unit, then the store what came of its payload,
 //! and only then may another offer of it come.
