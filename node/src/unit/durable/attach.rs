@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
 use workmesh_proto::unit::durable::ResponseCursor;
 use workmesh_proto::wire::durable::{Attach, Position, Unfinished};
 use workmesh_proto::wire::items::Piece;
 use workmesh_proto::wire::unit::Eof;
 use workmesh_proto::{NodeId, UnitId};
 
-use super::active::{Active, ActiveState};
+use super::active::Active;
+use super::board::Edition;
 use super::drive::key;
 use super::kept::KeptReader;
 use super::rows::EndedUnit;
@@ -46,7 +46,8 @@ pub(crate) struct Attachment {
 }
 
 enum Source {
-    Live(Arc<Active>, watch::Receiver<ActiveState>),
+    /// A unit, and what of it was seen.
+    Live(Arc<Active>, Edition),
     Ended(Arc<EndedUnit>),
 }
 
@@ -56,8 +57,8 @@ impl Work {
         let (entry, reading) = self.find_to_read(attach.unit)?;
         let mut attached = match entry {
             Entry::Active(active) => {
-                let state = active.watch();
-                Attachment::new(reading, attach.unit, Source::Live(active, state))
+                let source = Source::Live(active, Edition::default());
+                Attachment::new(reading, attach.unit, source)
             }
             Entry::Ended(ended) => Attachment::new(reading, attach.unit, Source::Ended(ended)),
             Entry::Storing => return None,
@@ -81,8 +82,8 @@ impl Work {
 impl Attachment {
     /// Follows a unit from its first response on.
     pub(super) fn live(work: &Arc<Work>, active: Arc<Active>) -> Self {
-        let state = active.watch();
-        Self::new(work.read(active.unit), active.unit, Source::Live(active, state))
+        let unit = active.unit;
+        Self::new(work.read(unit), unit, Source::Live(active, Edition::default()))
     }
 
     /// Reads an ended unit from its first response on.
@@ -115,7 +116,7 @@ impl Attachment {
     /// How many responses the unit has, once it has ended.
     pub(crate) fn responses_in_all(&self) -> Option<u64> {
         match &self.source {
-            Source::Live(_, state) => state.borrow().end.as_ref().map(|eof| eof.responses),
+            Source::Live(active, _) => active.with_state(|state| state.end.as_ref().map(|eof| eof.responses)),
             Source::Ended(ended) => Some(ended.eof().responses),
         }
     }
@@ -161,26 +162,22 @@ impl Attachment {
             if let Some(eof) = seen.end {
                 return AttachEvent::Eof(eof);
             }
-            let Source::Live(_, state) = &mut self.source else {
+            let Source::Live(active, seen) = &self.source else {
                 return AttachEvent::Broken("the unit has no end".to_owned());
             };
             if !self.follow {
-                let state = state.borrow();
-                return AttachEvent::Unfinished(Unfinished {
+                return AttachEvent::Unfinished(active.with_state(|state| Unfinished {
                     state: state.name().to_owned(),
                     reason: state.reason.clone(),
-                });
+                }));
             }
-            if state.changed().await.is_err() {
-                return AttachEvent::Broken("the unit's task is gone".to_owned());
-            }
+            active.changed(*seen).await;
         }
     }
 
     fn look(&mut self) -> Seen {
         match &mut self.source {
-            Source::Live(_, state) => {
-                let state = state.borrow_and_update();
+            Source::Live(active, seen) => active.follow(seen, |state| {
                 let accepted = state.history.is_accepted() || state.history.is_started();
                 Seen {
                     executor: state.executor().filter(|_| accepted).cloned(),
@@ -188,7 +185,7 @@ impl Attachment {
                     stream_bytes: state.stream_bytes,
                     end: state.end.clone(),
                 }
-            }
+            }),
             Source::Ended(ended) => Seen {
                 executor: ended.executor(),
                 started: false,

@@ -419,8 +419,7 @@ impl Work {
     pub(crate) async fn cancel(&self, unit: UnitId) -> Result<WorkReport, Fault> {
         if let Some(Entry::Active(active)) = self.find(unit) {
             active.cancel();
-            let mut state = active.watch();
-            let ended = state.wait_for(|state| state.end.is_some());
+            let ended = active.wait_for(|state| state.end.is_some());
             // Without a disk that takes it the end stays a wish.
             let _late = tokio::time::timeout(CANCEL, ended).await.is_ok();
         }
