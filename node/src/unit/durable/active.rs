@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::task::AtomicWaker;
+use tokio::sync::watch;
 use workmesh_proto::unit::durable::{DurableOrigin, OriginHistory, OriginPhase};
 use workmesh_proto::wire::unit::Eof;
 use workmesh_proto::{NodeId, UnitId};
 
-use super::board::{Board, Edition};
 use super::kept::Tail;
 use crate::unit::report::WorkEvent;
 
@@ -18,7 +18,7 @@ pub(super) const MAX_EVENTS: usize = 64;
 pub(super) struct Active {
     pub(super) unit: UnitId,
     pub(super) tail: Tail,
-    state: Board<ActiveState>,
+    state: watch::Sender<ActiveState>,
     cancelled: AtomicBool,
     forgotten: AtomicBool,
     /// The unit's task, which is to look what is wanted.
@@ -67,36 +67,25 @@ impl Active {
         Self {
             unit,
             tail: Tail::after(stream_bytes),
-            state: Board::new(state),
+            state: watch::Sender::new(state),
             cancelled: AtomicBool::new(false),
             forgotten: AtomicBool::new(machine.history().is_forgotten()),
             told: AtomicWaker::new(),
         }
     }
 
+    pub(super) fn watch(&self) -> watch::Receiver<ActiveState> {
+        self.state.subscribe()
+    }
+
     /// Looks at the state without a copy.
     pub(super) fn with_state<T>(&self, look: impl FnOnce(&ActiveState) -> T) -> T {
-        self.state.look(look)
-    }
-
-    /// The same, for a follower that waits for what comes after it.
-    pub(super) fn follow<T>(&self, seen: &mut Edition, look: impl FnOnce(&ActiveState) -> T) -> T {
-        self.state.follow(seen, look)
-    }
-
-    /// Waits until there is more than a follower has seen. Cancel-safe.
-    pub(super) async fn changed(&self, seen: Edition) {
-        self.state.changed(seen).await
-    }
-
-    /// Waits for a state. Cancel-safe.
-    pub(super) async fn wait_for(&self, wanted: impl Fn(&ActiveState) -> bool) {
-        self.state.wait_for(wanted).await
+        look(&self.state.borrow())
     }
 
     /// Says what the machine says now, and what has just been stored. Wakes whoever follows only if that is something new.
     pub(super) fn publish(&self, machine: &DurableOrigin, stored: u64, ended: Option<&Eof>) {
-        self.state.change(|state| {
+        self.state.send_if_modified(|state| {
             let counted = (machine.stored().responses, machine.stored().bytes);
             let now = (machine.phase(), stored, counted);
             let mut changed = now != (state.phase, state.stream_bytes, (state.responses, state.bytes));
@@ -113,12 +102,12 @@ impl Active {
                 state.end = ended.cloned();
                 changed = true;
             }
-            changed
+            changed && self.state.receiver_count() > 0
         });
     }
 
     pub(super) fn note(&self, event: WorkEvent) {
-        self.state.change(|state| {
+        self.state.send_if_modified(|state| {
             if state.events.len() >= MAX_EVENTS {
                 state.events.remove(MAX_EVENTS / 2);
             }
@@ -141,16 +130,13 @@ impl Active {
 
     /// Its task is over, and its row is in the table, if it has one.
     pub(super) fn settle(&self) {
-        self.state
-            .change(|state| !std::mem::replace(&mut state.settled, true));
+        self.state.send_modify(|state| state.settled = true);
     }
 
     /// The same, and nothing is left of it.
     pub(super) fn settle_removed(&self) {
-        self.state.change(|state| {
-            (state.settled, state.removed) = (true, true);
-            true
-        });
+        self.state
+            .send_modify(|state| (state.settled, state.removed) = (true, true));
     }
 
     pub(super) fn is_forgotten(&self) -> bool {

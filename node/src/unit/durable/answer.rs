@@ -16,7 +16,6 @@ use workmesh_proto::wire::frame::{Frame, FrameType};
 use workmesh_proto::wire::items::Item;
 use workmesh_proto::wire::unit::{Accepted, Eof, Refused, Submit};
 
-use super::board::Edition;
 use super::host::Host;
 use super::hosted::{Hosted, key};
 use super::kept::KeptReader;
@@ -141,10 +140,11 @@ impl Host {
         mut sender: PipeSender,
         position: Position,
     ) -> Result<(), LinkError> {
+        let mut kept = hosted.watch();
         tokio::select! {
             biased;
             // First: a unit that was stopped may have its end.
-            () = hosted.wait_for(|kept| kept.is_accepted()) => {}
+            _ = kept.wait_for(|kept| kept.is_accepted()) => {}
             () = hosted.stop.cancelled() => return Err(released()),
             () = sender.gone() => return Err(LinkError::Closed("the origin is gone".to_owned())),
         }
@@ -154,7 +154,6 @@ impl Host {
             ResponseCursor::new(position),
         );
         let (mut started, mut failed) = (false, false);
-        let mut edition = Edition::default();
         sender.put(
             FrameType::Accepted,
             &Accepted {
@@ -162,7 +161,7 @@ impl Host {
             },
         );
         loop {
-            let seen = hosted.follow(&mut edition);
+            let seen = *kept.borrow_and_update();
             if seen.phase == ExecutorPhase::Started && !std::mem::replace(&mut started, true) {
                 sender.put(FrameType::Started, &Started {});
             }
@@ -191,7 +190,11 @@ impl Host {
             tokio::select! {
                 biased;
                 // First: a unit that is stopped because it went back has its end.
-                () = hosted.changed(edition) => {}
+                changed = kept.changed() => {
+                    if changed.is_err() {
+                        return Err(LinkError::Closed("the unit is gone".to_owned()));
+                    }
+                }
                 () = hosted.stop.cancelled() => return Err(released()),
             }
         }

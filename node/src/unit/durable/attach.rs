@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use workmesh_proto::unit::durable::ResponseCursor;
 use workmesh_proto::wire::durable::{Attach, Position, Unfinished};
 use workmesh_proto::wire::items::Piece;
 use workmesh_proto::wire::unit::Eof;
 use workmesh_proto::{NodeId, UnitId};
 
-use super::active::Active;
-use super::board::Edition;
+use super::active::{Active, ActiveState};
 use super::drive::key;
 use super::kept::KeptReader;
 use super::rows::EndedUnit;
@@ -46,8 +46,7 @@ pub(crate) struct Attachment {
 }
 
 enum Source {
-    /// A unit, and what of it was seen.
-    Live(Arc<Active>, Edition),
+    Live(Arc<Active>, watch::Receiver<ActiveState>),
     Ended(Arc<EndedUnit>),
 }
 
@@ -57,8 +56,8 @@ impl Work {
         let (entry, reading) = self.find_to_read(attach.unit)?;
         let mut attached = match entry {
             Entry::Active(active) => {
-                let source = Source::Live(active, Edition::default());
-                Attachment::new(reading, attach.unit, source)
+                let state = active.watch();
+                Attachment::new(reading, attach.unit, Source::Live(active, state))
             }
             Entry::Ended(ended) => Attachment::new(reading, attach.unit, Source::Ended(ended)),
             Entry::Storing => return None,
@@ -82,8 +81,8 @@ impl Work {
 impl Attachment {
     /// Follows a unit from its first response on.
     pub(super) fn live(work: &Arc<Work>, active: Arc<Active>) -> Self {
-        let unit = active.unit;
-        Self::new(work.read(unit), unit, Source::Live(active, Edition::default()))
+        let state = active.watch();
+        Self::new(work.read(active.unit), active.unit, Source::Live(active, state))
     }
 
     /// Reads an ended unit from its first response on.
@@ -116,7 +115,7 @@ impl Attachment {
     /// How many responses the unit has, once it has ended.
     pub(crate) fn responses_in_all(&self) -> Option<u64> {
         match &self.source {
-            Source::Live(active, _) => active.with_state(|state| state.end.as_ref().map(|eof| eof.responses)),
+            Source::Live(_, state) => state.borrow().end.as_ref().map(|eof| eof.responses),
             Source::Ended(ended) => Some(ended.eof().responses),
         }
     }
@@ -162,22 +161,26 @@ impl Attachment {
             if let Some(eof) = seen.end {
                 return AttachEvent::Eof(eof);
             }
-            let Source::Live(active, seen) = &self.source else {
+            let Source::Live(_, state) = &mut self.source else {
                 return AttachEvent::Broken("the unit has no end".to_owned());
             };
             if !self.follow {
-                return AttachEvent::Unfinished(active.with_state(|state| Unfinished {
+                let state = state.borrow();
+                return AttachEvent::Unfinished(Unfinished {
                     state: state.name().to_owned(),
                     reason: state.reason.clone(),
-                }));
+                });
             }
-            active.changed(*seen).await;
+            if state.changed().await.is_err() {
+                return AttachEvent::Broken("the unit's task is gone".to_owned());
+            }
         }
     }
 
     fn look(&mut self) -> Seen {
         match &mut self.source {
-            Source::Live(active, seen) => active.follow(seen, |state| {
+            Source::Live(_, state) => {
+                let state = state.borrow_and_update();
                 let accepted = state.history.is_accepted() || state.history.is_started();
                 Seen {
                     executor: state.executor().filter(|_| accepted).cloned(),
@@ -185,7 +188,7 @@ impl Attachment {
                     stream_bytes: state.stream_bytes,
                     end: state.end.clone(),
                 }
-            }),
+            }
             Source::Ended(ended) => Seen {
                 executor: ended.executor(),
                 started: false,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use workmesh_proto::UnitId;
@@ -16,7 +16,6 @@ use workmesh_proto::unit::durable::{DurableExecutor, ExecutorEffect, ExecutorPha
 use workmesh_proto::wire::durable::Position;
 use workmesh_proto::wire::unit::Kind;
 
-use super::board::{Board, Edition};
 use super::kept::Tail;
 use super::now_ms;
 use crate::exec::{OutputItem, UnitOutput};
@@ -34,7 +33,7 @@ pub(super) struct Hosted {
     machine: Mutex<DurableExecutor>,
     pub(super) tail: Tail,
     /// What may be told: bytes of response frames, and where the unit is.
-    kept: Board<Kept>,
+    kept: watch::Sender<Kept>,
     /// Bytes of response frames that the store has; fewer than are kept of a unit that was over before it was stored.
     stored: AtomicU64,
     acked: Notify,
@@ -93,7 +92,7 @@ impl Hosted {
             unit,
             machine: Mutex::new(machine),
             tail: Tail::after(stream_bytes),
-            kept: Board::new(kept),
+            kept: watch::Sender::new(kept),
             stored: AtomicU64::new(stream_bytes),
             acked: Notify::new(),
             storing: tokio::sync::Mutex::default(),
@@ -106,29 +105,14 @@ impl Hosted {
         }
     }
 
-    /// What may be told now.
-    pub(super) fn kept(&self) -> Kept {
-        self.kept.look(|kept| *kept)
-    }
-
-    /// The same, for a follower that waits for what comes after it.
-    pub(super) fn follow(&self, seen: &mut Edition) -> Kept {
-        self.kept.follow(seen, |kept| *kept)
-    }
-
-    /// Waits until there is more to tell than a follower has seen. Cancel-safe.
-    pub(super) async fn changed(&self, seen: Edition) {
-        self.kept.changed(seen).await
-    }
-
-    /// Waits until something may be told. Cancel-safe.
-    pub(super) async fn wait_for(&self, wanted: impl Fn(&Kept) -> bool) {
-        self.kept.wait_for(wanted).await
+    pub(super) fn watch(&self) -> watch::Receiver<Kept> {
+        self.kept.subscribe()
     }
 
     /// Waits a moment until there is more to tell than that it is taken: what is told of a short unit leaves together.
     pub(super) async fn has_news(&self) {
-        let news = self.wait_for(|kept| kept.stream_bytes > 0 || kept.is_over());
+        let mut kept = self.watch();
+        let news = kept.wait_for(|kept| kept.stream_bytes > 0 || kept.is_over());
         let _none = tokio::time::timeout(ACCEPTANCE_DELAY, news).await.is_ok();
     }
 
@@ -152,7 +136,7 @@ impl Hosted {
 
     /// Whether it has no end on the disk, and nobody has asked for it for so long.
     pub(super) fn is_forsaken(&self, patience: Duration) -> bool {
-        let stored_end = self.kept().is_over();
+        let stored_end = self.kept.borrow().is_over();
         let unended = !stored_end && !self.is_arriving();
         let audience = self.audience.lock();
         unended && audience.listening == 0 && audience.heard.elapsed() >= patience
@@ -188,14 +172,13 @@ impl Hosted {
     /// nobody wants its end.
     pub(super) async fn fail(&self, store: &Store, why: &StoreError) -> bool {
         let _one = self.storing.lock().await;
-        let end = self.kept().stream_bytes;
+        let end = self.kept.borrow().stream_bytes;
         let (tally, stream_bytes) = readable(store, key(self.unit), end).await;
         let failed = self.with(|machine| machine.fail(&why.to_string(), tally, now_ms()));
         if failed {
             error!(unit = %self.unit, error = %why, "a durable unit ends because its responses can't be kept");
             self.stored.store(stream_bytes, Ordering::Relaxed);
-            self.kept
-                .change(|kept| std::mem::replace(&mut kept.stream_bytes, stream_bytes) != stream_bytes);
+            self.change(|kept| kept.stream_bytes = stream_bytes);
         }
         failed
     }
@@ -219,10 +202,9 @@ impl Hosted {
                     }
                     let length = data.len() as u64;
                     let end = self.stored.fetch_add(length, Ordering::Relaxed) + length;
-                    if end > self.kept().stream_bytes {
+                    if end > self.kept.borrow().stream_bytes {
                         self.tail.push(data);
-                        self.kept
-                            .change(|kept| std::mem::replace(&mut kept.stream_bytes, end) != end);
+                        self.change(|kept| kept.stream_bytes = end);
                     }
                 }
                 Some(ExecutorEffect::Stop) => self.stop.cancel(),
@@ -232,13 +214,13 @@ impl Hosted {
         }
         let phase = self.with(|machine| machine.phase());
         self.kept
-            .change(|kept| std::mem::replace(&mut kept.phase, phase) != phase);
+            .send_if_modified(|kept| std::mem::replace(&mut kept.phase, phase) != phase);
         Ok(())
     }
 
     /// What came of a unit that is over may be told, though the store has not got it.
     pub(super) fn show(&self) {
-        self.kept.change(|kept| {
+        self.change(|kept| {
             self.with(|machine| {
                 for data in machine.unasked() {
                     self.tail.push(data.clone());
@@ -246,13 +228,20 @@ impl Hosted {
                 }
                 kept.phase = machine.phase();
             });
-            true
+        });
+    }
+
+    /// Changes what is kept, and wakes whoever follows.
+    fn change(&self, change: impl FnOnce(&mut Kept)) {
+        self.kept.send_if_modified(|kept| {
+            change(kept);
+            self.kept.receiver_count() > 0
         });
     }
 
     /// Whether it is over, and something of it is to be stored.
     pub(super) fn is_unstored(&self) -> bool {
-        self.kept().is_over() && self.with(|machine| machine.wants_append())
+        self.kept.borrow().is_over() && self.with(|machine| machine.wants_append())
     }
 
     /// Waits until nobody stores anything of it; as long as the guard lives nobody does.

@@ -8,7 +8,6 @@ mod answer;
 mod arrive;
 mod ask;
 mod attach;
-mod board;
 mod brief;
 mod deferred;
 mod draft;

@@ -419,7 +419,8 @@ impl Work {
     pub(crate) async fn cancel(&self, unit: UnitId) -> Result<WorkReport, Fault> {
         if let Some(Entry::Active(active)) = self.find(unit) {
             active.cancel();
-            let ended = active.wait_for(|state| state.end.is_some());
+            let mut state = active.watch();
+            let ended = state.wait_for(|state| state.end.is_some());
             // Without a disk that takes it the end stays a wish.
             let _late = tokio::time::timeout(CANCEL, ended).await.is_ok();
         }

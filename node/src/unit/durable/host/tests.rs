@@ -555,7 +555,7 @@ async fn a_unit_whose_responses_cannot_be_kept_is_lost() {
     let eof = hosted.with(|machine| machine.end_of().cloned()).unwrap();
     assert_eq!(eof.kind, Kind::NodeLost);
     assert!(eof.bytes > 0 && eof.bytes < 1_000_000, "{}", eof.bytes);
-    assert_eq!(hosted.kept().phase, ExecutorPhase::Ended);
+    assert_eq!(hosted.watch().borrow().phase, ExecutorPhase::Ended);
     assert!(hosted.stop.is_cancelled(), "its worker is stopped");
 }
 

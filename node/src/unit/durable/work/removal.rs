@@ -102,14 +102,14 @@ impl Work {
     async fn forget(&self, unit: UnitId) -> Forgotten {
         let mut known = Forgotten::NotHere;
         if let Some(active) = self.hide(unit) {
-            let stored = active.wait_for(|state| state.history.is_forgotten() || state.settled);
-            let late = tokio::time::timeout(CANCEL, stored).await.is_err();
-            known = active.with_state(|state| match state {
-                state if state.history.is_forgotten() || state.removed => Forgotten::Yes,
-                _ if late => Forgotten::Kept,
+            let mut state = active.watch();
+            let stored = state.wait_for(|state| state.history.is_forgotten() || state.settled);
+            known = match tokio::time::timeout(CANCEL, stored).await {
+                Ok(Ok(state)) if state.history.is_forgotten() || state.removed => Forgotten::Yes,
                 // It settled before it was told: whoever takes it out of sight lets it go.
-                _ => Forgotten::NotHere,
-            });
+                Ok(Ok(_)) => Forgotten::NotHere,
+                _ => Forgotten::Kept,
+            };
         }
         // It may have settled just before it was told.
         if !self.let_go(unit) {

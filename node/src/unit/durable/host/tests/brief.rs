@@ -188,5 +188,6 @@ async fn a_unit_whose_conversation_breaks_at_once_is_kept() {
     drop(Unstored::new(&rig.host, &hosted, admitted.output));
     stored(&rig, 1).await;
     gate.go(Go::Return);
-    hosted.wait_for(|kept| kept.is_over()).await;
+    let mut kept = hosted.watch();
+    kept.wait_for(|kept| kept.is_over()).await.unwrap();
 }
