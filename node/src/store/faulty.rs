@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use rustix::io::Errno;
 use tokio::sync::watch;
 
@@ -52,6 +54,8 @@ pub(crate) enum Crash {
     Synced,
     /// The same, but of the files that were removed since their folder was synced only the first one is back.
     Unlinked,
+    /// The same, and of what was written since some, chosen by this seed.
+    Torn(u64),
 }
 
 #[derive(Clone, Default)]
@@ -60,6 +64,25 @@ struct Content {
     synced: Vec<u8>,
     /// Bytes from here on were in a sync that failed, and are not synced by another one.
     dropped: Option<usize>,
+}
+
+impl Content {
+    /// What was synced, and of what was written since some sectors in its place and some of what follows it: a file grows with
+    /// what it has.
+    fn torn(&self, chance: &mut StdRng) -> Vec<u8> {
+        const SECTOR: usize = 512;
+        let mut bytes = self.synced.clone();
+        for (old, new) in bytes.chunks_mut(SECTOR).zip(self.written.chunks(SECTOR)) {
+            if chance.random() {
+                let length = old.len().min(new.len());
+                old[..length].copy_from_slice(&new[..length]);
+            }
+        }
+        if let Some(grown) = self.written.get(bytes.len()..) {
+            bytes.extend_from_slice(&grown[..chance.random_range(0..=grown.len())]);
+        }
+        bytes
+    }
 }
 
 type Inode = Arc<Mutex<Content>>;
@@ -293,7 +316,7 @@ impl World {
     fn left(&self, crash: Crash) -> Faulty {
         let names = match crash {
             Crash::Written => self.names.clone(),
-            Crash::Synced => self.synced_names.clone(),
+            Crash::Synced | Crash::Torn(_) => self.synced_names.clone(),
             Crash::Unlinked => {
                 let mut names = self.synced_names.clone();
                 let removed = names.keys().filter(|name| !self.names.contains_key(*name));
@@ -303,11 +326,16 @@ impl World {
                 names
             }
         };
+        let mut chance = StdRng::seed_from_u64(match crash {
+            Crash::Torn(seed) => seed,
+            _ => 0,
+        });
         let left = |(name, inode): (&String, &Inode)| {
             let content = inode.lock();
             let bytes = match crash {
                 Crash::Written => content.written.clone(),
                 Crash::Synced | Crash::Unlinked => content.synced.clone(),
+                Crash::Torn(_) => content.torn(&mut chance),
             };
             (name.clone(), content_of(bytes))
         };
@@ -537,7 +565,8 @@ impl OpenFile for FaultyFile {
         let mut world = self.disk.world.lock();
         let mut content = self.inode.lock();
         if world.step(Op::Sync).is_err() {
-            let from = content.synced.len().min(content.written.len());
+            let same = content.synced.iter().zip(&content.written);
+            let from = same.take_while(|(synced, written)| synced == written).count();
             content.dropped = Some(content.dropped.map_or(from, |dropped| dropped.min(from)));
             if world.forgetful {
                 content.written.truncate(from);

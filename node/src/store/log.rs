@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::ahead::Ahead;
 use super::error::StoreError;
 use super::files::{self, Files, OpenFile};
 use super::index::Index;
@@ -28,6 +29,8 @@ pub(super) struct Active {
     pub(super) length: u32,
     /// What of these may not survive the loss of power: the last ones.
     unsynced: Vec<u8>,
+    /// What stands behind them.
+    ahead: Ahead,
 }
 
 impl Active {
@@ -38,6 +41,7 @@ impl Active {
             file,
             length,
             unsynced: Vec::new(),
+            ahead: Ahead::of(u64::from(length)),
         }
     }
 
@@ -153,11 +157,12 @@ impl Log {
         Ok(file)
     }
 
-    /// Writes whole records, all or none; answers with where they stand. `last` is the name of the last of them.
+    /// Writes whole records, all or none; answers with where they stand. `last` is the name of the last of them. The first one says so
+    /// if all before it is on the disk.
     pub(super) fn write(
         &mut self,
         index: &Mutex<Index>,
-        bytes: &[u8],
+        bytes: &mut [u8],
         last: Name,
     ) -> Result<(Number, u32), StoreError> {
         self.rotate_for(index, bytes.len())?;
@@ -188,19 +193,53 @@ impl Log {
     /// Seals the active segment, and begins another one.
     pub(super) fn turn(&mut self, index: &Mutex<Index>) -> Result<(), StoreError> {
         self.sync(index)?;
+        if let Err(error) = self.trim(index) {
+            tracing::warn!(%error, "a segment of the store keeps zeros behind its end");
+        }
         self.active = None;
         self.begin(index)
     }
 
-    fn put(&mut self, index: &Mutex<Index>, bytes: &[u8], last: Name) -> Result<(Number, u32), StoreError> {
+    /// Cuts off what the active segment, of which everything is synced, has ahead of its end. If that can't be done, or not
+    /// be synced, the segment is given up: only in the newest one such an end says nothing.
+    pub(super) fn trim(&mut self, index: &Mutex<Index>) -> Result<(), StoreError> {
+        let Some(active) = &mut self.active else {
+            return Ok(());
+        };
+        let length = u64::from(active.length);
+        if !active.ahead.is_there(length) {
+            return Ok(());
+        }
+        self.syncs += 1;
+        let number = active.number;
+        let cut = active.file.truncate(length).and_then(|()| active.file.sync());
+        active.ahead = Ahead::of(length);
+        cut.map_err(|error| {
+            self.seal(index);
+            self.failed("cut", number)(error)
+        })
+    }
+
+    fn put(
+        &mut self,
+        index: &Mutex<Index>,
+        bytes: &mut [u8],
+        last: Name,
+    ) -> Result<(Number, u32), StoreError> {
         let Some(active) = &mut self.active else {
             return Err(StoreError::Closed);
         };
         let (number, at) = (active.number, active.length);
+        if active.unsynced.is_empty() {
+            record::follow_sync(bytes);
+        }
         if let Err(error) = files::write_all(&*active.file, u64::from(at), bytes) {
             return Err(self.take_back(index, error));
         }
         active.length += bytes.len() as u32;
+        active
+            .ahead
+            .extend(&*active.file, u64::from(active.length), self.segment_bytes);
         active.unsynced.extend_from_slice(bytes);
         self.previous = Some(last);
         if let Some(segment) = index.lock().segments.get_mut(&number) {
@@ -215,7 +254,9 @@ impl Log {
             return StoreError::Closed;
         };
         let number = active.number;
-        let cut = active.file.truncate(u64::from(active.length));
+        let length = u64::from(active.length);
+        let cut = active.file.truncate(length);
+        active.ahead = Ahead::of(length);
         self.syncs += 1;
         let synced = active.file.sync();
         if synced.is_ok() {
@@ -290,7 +331,7 @@ impl Log {
         let mut copies = Copies::behind(self.previous);
         copies.collect(index, self.mark, &stretch, removals);
         if let Some(last) = copies.last().filter(|_| !copies.bytes.is_empty()) {
-            let (target, start) = self.write(index, &copies.bytes, last)?;
+            let (target, start) = self.write(index, &mut copies.bytes, last)?;
             copies.note(&mut index.lock(), target, start);
         }
         Ok(copies.moved(stretch.end()))

@@ -29,6 +29,7 @@ mod queue;
 mod data;
 mod batch;
 mod moving;
+mod ahead;
 mod log;
 mod writer;
 mod notes;

@@ -29,6 +29,11 @@ const HEADER_SUM_AT: usize = BODY_SUM_AT + 8;
 const STREAMS_SYNCED: u16 = 1;
 /// The flag of a record that was copied from another place of the log.
 const COPIED: u16 = 2;
+/// The flag of a record before which everything in its segment was synced when it was written there.
+const FOLLOWS_SYNC: u16 = 4;
+
+/// Zeros that a record may well end with: those of a number.
+const OWN_ZEROS: usize = 7;
 
 const RECORD: u8 = 1;
 const INLINE: u8 = 2;
@@ -59,6 +64,8 @@ pub(super) struct Header {
     pub(super) streams_synced: bool,
     /// Whether it stood elsewhere before: later ones of its key may stand in front of it.
     pub(super) copied: bool,
+    /// Whether everything before it in its segment was synced when it was written there.
+    pub(super) follows_sync: bool,
     body_sum: u64,
 }
 
@@ -158,9 +165,22 @@ fn put_header_sum(record: &mut [u8]) {
 /// Gives a whole record another neighbour, as it moves to another place.
 pub(super) fn follow(record: &mut [u8], previous: Option<Name>) {
     put_name(&mut record[PREVIOUS_AT..BODY_SUM_AT], previous);
-    let flags = u16::from_be_bytes([record[FLAGS_AT], record[FLAGS_AT + 1]]) | COPIED;
+    let flags = flags(record) & !FOLLOWS_SYNC | COPIED;
     record[FLAGS_AT..NAME_AT].copy_from_slice(&flags.to_be_bytes());
     put_header_sum(record);
+}
+
+/// Has the first of some whole records say that everything before it is synced.
+pub(super) fn follow_sync(records: &mut [u8]) {
+    if records.len() >= HEADER_BYTES {
+        let flags = flags(records) | FOLLOWS_SYNC;
+        records[FLAGS_AT..NAME_AT].copy_from_slice(&flags.to_be_bytes());
+        put_header_sum(records);
+    }
+}
+
+fn flags(record: &[u8]) -> u16 {
+    u16::from_be_bytes([record[FLAGS_AT], record[FLAGS_AT + 1]])
 }
 
 fn put_name(at: &mut [u8], name: Option<Name>) {
@@ -207,6 +227,7 @@ pub(super) fn header(bytes: &[u8], mark: u64) -> Option<Header> {
         previous: take_name(&header[PREVIOUS_AT..BODY_SUM_AT]),
         streams_synced: flags & STREAMS_SYNCED != 0,
         copied: flags & COPIED != 0,
+        follows_sync: flags & FOLLOWS_SYNC != 0,
         body_sum: u64::from_be_bytes(header[BODY_SUM_AT..HEADER_SUM_AT].try_into().ok()?),
     })
 }
@@ -229,6 +250,25 @@ pub(super) fn is_one(bytes: &[u8]) -> bool {
     let length = header[LENGTH_AT..FLAGS_AT] == (bytes.len() as u32).to_be_bytes();
     let body_sum = XxHash3_64::oneshot(&bytes[HEADER_BYTES..]).to_be_bytes();
     length || header[BODY_SUM_AT..HEADER_SUM_AT] == body_sum
+}
+
+/// Where a record with a damaged header ends that has nothing but zeros behind it: behind its last byte that is not zero, if it is
+/// whole there; else where it says, if that can be; else not before its header does.
+pub(super) fn end_before_zeros(bytes: &[u8]) -> usize {
+    let last = bytes.iter().rposition(|byte| *byte != 0);
+    let end = last.map_or(bytes.len(), |at| at + 1);
+    let most = bytes.len().min(end + OWN_ZEROS);
+    if let Some(whole) = (end..=most).find(|end| is_one(&bytes[..*end])) {
+        return whole;
+    }
+    let said = bytes
+        .get(LENGTH_AT..FLAGS_AT)
+        .and_then(|said| said.try_into().ok());
+    let said = said.map_or(0, |said| u32::from_be_bytes(said) as usize);
+    match (end..=bytes.len()).contains(&said) {
+        true => said,
+        false => bytes.len().min(end.max(HEADER_BYTES)),
+    }
 }
 
 /// Reads the parts of a whole record, if its checksum is right.

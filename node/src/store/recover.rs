@@ -212,7 +212,7 @@ impl Recovery<'_> {
         let file = Arc::clone(&opened.segment.file);
         let mut bytes = vec![0; opened.records.end as usize];
         files::read_all(&*file, 0, &mut bytes).map_err(self.failed("read", number))?;
-        let whole = opened.segment.length;
+        let (whole, headed) = (opened.segment.length, opened.headed);
         let mut counts = opened.records.end;
         let scan = Scan {
             bytes: &bytes,
@@ -223,42 +223,34 @@ impl Recovery<'_> {
             let path = segment::path(number);
             self.report(&format!("{path} is another store's, whose mark is {other:016x}"));
         }
+        let may_be_torn = |item: &Item| newest && headed && item.at() as u32 >= listed;
+        let mut torn = Vec::new();
         for item in scan {
-            match item {
-                Item::Record { at, header, parts } => {
-                    self.settle_gap(header.previous);
-                    let record = &bytes[at..at + header.length];
-                    self.gathering.record(number, at as u32, &header, parts, record);
-                }
-                Item::Damaged { range, lost } => {
-                    self.set_aside(number, range.clone(), &bytes);
-                    self.settle_gap(None);
-                    match lost {
-                        Lost::Named(_) => self.gathering.lost(lost),
-                        Lost::Hinted(hint) => self.set_gap(number, range, hint),
-                    }
-                }
-                Item::Torn { at } if newest && opened.headed && at as u32 >= listed => counts = at as u32,
-                // Damaged, and left as it is: until it stands in the records of the keys, nothing else says so.
-                Item::Torn { at } => {
-                    if (at as u32) < listed {
-                        self.short.insert(number, listed);
-                    }
-                    self.set_aside(number, at..bytes.len(), &bytes);
-                    self.settle_gap(None);
-                    if let Some(header) = record::header(&bytes[at..], self.mark) {
-                        self.gathering.lost(Lost::Named(header.name));
-                    }
-                    self.set_gap(number, at..usize::MAX, Hint::default());
+            let sure = matches!(&item, Item::Record { header, .. } if header.follows_sync);
+            if sure {
+                // All before it was on the disk once.
+                for item in torn.drain(..) {
+                    self.take(number, item, &bytes, listed);
                 }
             }
+            if !torn.is_empty() || (may_be_torn(&item) && item.may_be_unwritten(&bytes)) {
+                torn.push(item);
+            } else {
+                self.take(number, item, &bytes, listed);
+            }
+        }
+        if let Some(first) = torn.first() {
+            counts = first.at() as u32;
         }
         if newest && counts < whole {
-            tracing::info!(
-                segment = number,
-                bytes = whole - counts,
-                "cut off what was being written at the end"
-            );
+            let end = bytes.get(counts as usize..).unwrap_or_default();
+            if end.iter().any(|byte| *byte != 0) {
+                tracing::info!(
+                    segment = number,
+                    bytes = end.len(),
+                    "cut off what was being written at the end"
+                );
+            }
             let cut = file.truncate(u64::from(counts));
             opened.segment.cut = cut.is_err();
         } else {
@@ -269,6 +261,37 @@ impl Recovery<'_> {
             self.write_again(number, opened, listed, &bytes)?;
         }
         Ok(())
+    }
+
+    /// Takes in what stands at a place of a segment, of which `listed` bytes were on the disk once.
+    fn take(&mut self, number: Number, item: Item, bytes: &[u8], listed: u32) {
+        match item {
+            Item::Record { at, header, parts } => {
+                self.settle_gap(header.previous);
+                let record = &bytes[at..at + header.length];
+                self.gathering.record(number, at as u32, &header, parts, record);
+            }
+            Item::Damaged { range, lost } => {
+                self.set_aside(number, range.clone(), bytes);
+                self.settle_gap(None);
+                match lost {
+                    Lost::Named(_) => self.gathering.lost(lost),
+                    Lost::Hinted(hint) => self.set_gap(number, range, hint),
+                }
+            }
+            // Damaged, and left as it is: until it stands in the records of the keys, nothing else says so.
+            Item::Torn { at } => {
+                if (at as u32) < listed {
+                    self.short.insert(number, listed);
+                }
+                self.set_aside(number, at..bytes.len(), bytes);
+                self.settle_gap(None);
+                if let Some(header) = record::header(&bytes[at..], self.mark) {
+                    self.gathering.lost(Lost::Named(header.name));
+                }
+                self.set_gap(number, at..usize::MAX, Hint::default());
+            }
+        }
     }
 
     /// Writes again what may not be on the disk yet. If another process could not sync it the system holds it for written, and a sync

@@ -47,6 +47,37 @@ pub(super) struct Scan<'a> {
     pub(super) mark: u64,
 }
 
+/// Bytes that a disk writes whole or not at all.
+const SECTOR_BYTES: usize = 512;
+
+impl Item {
+    /// Where it begins.
+    pub(super) fn at(&self) -> usize {
+        match self {
+            Self::Record { at, .. } | Self::Torn { at } => *at,
+            Self::Damaged { range, .. } => range.start,
+        }
+    }
+
+    /// Whether this may be what is left of records that were on their way to zeros on the disk: a part of them is missing that would
+    /// have been written whole. `bytes` are those of a segment from its beginning on.
+    pub(super) fn may_be_unwritten(&self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Record { .. } => false,
+            Self::Torn { .. } => true,
+            Self::Damaged { range, .. } => {
+                let mut at = range.start;
+                std::iter::from_fn(|| {
+                    let sector = at..range.end.min((at / SECTOR_BYTES + 1) * SECTOR_BYTES);
+                    at = sector.end;
+                    bytes.get(sector).filter(|sector| !sector.is_empty())
+                })
+                .any(|sector| sector.iter().all(|byte| *byte == 0))
+            }
+        }
+    }
+}
+
 impl Iterator for Scan<'_> {
     type Item = Item;
 
@@ -76,18 +107,20 @@ impl Scan<'_> {
         }
     }
 
-    /// Goes on at the next sound header; without one, what is left is torn, or damaged if it can't come from tearing.
+    /// Goes on at the next sound header; without one, what is left is torn, or damaged up to the zeros at its end if it can't come from
+    /// tearing.
     fn resync(&mut self, at: usize, rest: &[u8]) -> Item {
         let mark = self.mark.to_be_bytes();
         let sound = |from: &usize| record::header(&rest[*from..], self.mark).is_some();
         let next = (1..rest.len())
             .filter(|from| rest[*from] == mark[0] && rest[*from..].starts_with(&mark))
             .find(sound);
-        self.at = next.map_or(self.bytes.len(), |from| at + from);
         let torn = rest.len() < HEADER_BYTES || rest.iter().all(|byte| *byte == 0);
         if next.is_none() && torn {
+            self.at = self.bytes.len();
             return Item::Torn { at };
         }
+        self.at = at + next.unwrap_or_else(|| record::end_before_zeros(rest));
         let lost = Hint {
             name: record::hint(rest),
             single: record::is_one(&rest[..self.at - at]),

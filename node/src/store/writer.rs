@@ -77,6 +77,9 @@ impl Writer {
             tracing::error!(%error, "the store closes with records that are not synced");
         }
         self.sync_all();
+        if let Err(error) = self.log.trim(&self.shared.index) {
+            tracing::warn!(%error, "the store closes with zeros behind its end");
+        }
         if let Err(error) = self.log.list(&self.shared.index, None) {
             tracing::warn!(%error, "the store closes without its list of segments");
         }
@@ -108,12 +111,12 @@ impl Writer {
         }
     }
 
-    fn write_out(&mut self, batch: Batch) {
+    fn write_out(&mut self, mut batch: Batch) {
         let Some(last) = batch.staged.last() else { return };
         let last = last.change.name;
-        let mut written = self.log.write(&self.shared.index, &batch.bytes, last);
+        let mut written = self.log.write(&self.shared.index, &mut batch.bytes, last);
         while matches!(&written, Err(error) if error.is_no_descriptor()) && self.data.give_back() {
-            written = self.log.write(&self.shared.index, &batch.bytes, last);
+            written = self.log.write(&self.shared.index, &mut batch.bytes, last);
         }
         let (segment, at) = match written {
             Ok(place) => place,

@@ -52,17 +52,20 @@ fn texts(found: &Found) -> Vec<String> {
 #[tokio::test]
 async fn a_torn_last_record_is_cut_off_wherever_it_ends() {
     let (disk, store) = four_units_open().await;
-    let content = disk.content(LOG_FILE);
+    let ahead = disk.content(LOG_FILE).len();
+    let content = disk.content(LOG_FILE)[..store.usage().log_bytes as usize].to_vec();
+    assert!(ahead > content.len());
     let bounds = bounds(&content);
     let last = bounds[bounds.len() - 2];
     for end in last..content.len() {
-        for zeros in [0, 5000] {
+        for length in [end, ahead] {
+            // A sector of the zeros ahead is replaced as a whole.
+            if length == ahead && end != last {
+                continue;
+            }
             let disk = disk.crash(Crash::Written);
             let mut torn = content[..end].to_vec();
-            // Some file systems grow a file before its content is there.
-            if end == last {
-                torn.resize(end + zeros, 0);
-            }
+            torn.resize(length, 0);
             disk.set_content(LOG_FILE, torn);
             let (store, found) = open_on(&disk);
             assert_eq!(found.len(), 3, "cut at {end}");
@@ -78,6 +81,76 @@ async fn a_torn_last_record_is_cut_off_wherever_it_ends() {
             assert_eq!(texts(&found[3]), ["again"]);
             store.close().await;
         }
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn sectors_that_are_missing_are_torn_in_what_was_last_written_and_damaged_before_that() {
+    const SECTOR: usize = 512;
+    let (disk, store) = four_units_open().await;
+    let start = store.usage().log_bytes as usize;
+    let long = vec![payload(bytes(4, 500)), record("long"), responses(bytes(5, 500))];
+    let pending = [4, 5].map(|number| store.enqueue(key(number), long.clone(), Sync::Synced));
+    for stored in pending {
+        stored.await.unwrap();
+    }
+    let end = store.usage().log_bytes as usize;
+    let missing = |content: &[u8], chosen: usize| {
+        let mut left = content.to_vec();
+        for (at, byte) in left[start..end].iter_mut().enumerate() {
+            let sector = (start + at) / SECTOR - start / SECTOR;
+            if chosen & 1 << sector != 0 {
+                *byte = 0;
+            }
+        }
+        left
+    };
+    let sectors = (end - 1) / SECTOR - start / SECTOR + 1;
+    let content = disk.content(LOG_FILE);
+    for chosen in 1..1 << sectors {
+        let disk = disk.crash(Crash::Written);
+        disk.set_content(LOG_FILE, missing(&content, chosen));
+        let (again, found) = open_on(&disk);
+        assert_eq!(again.usage().damaged, 0, "{chosen:b}");
+        assert!([4, 5].contains(&found.len()), "{chosen:b}");
+        assert!(
+            found
+                .iter()
+                .all(|unit| unit.damage.is_none() && unit.doubt.is_none())
+        );
+        again.close().await;
+    }
+    store
+        .append(key(6), vec![record("behind a sync")], Sync::Synced)
+        .await
+        .unwrap();
+    let content = disk.content(LOG_FILE);
+    for chosen in 1..1 << sectors {
+        let disk = disk.crash(Crash::Written);
+        disk.set_content(LOG_FILE, missing(&content, chosen));
+        let (again, found) = open_on(&disk);
+        assert!(again.usage().damaged > 0, "{chosen:b}");
+        assert!(found.iter().any(|unit| unit.key == key(6)), "{chosen:b}");
+        again.close().await;
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_changed_byte_in_what_was_last_written_is_damage_whatever_is_ahead() {
+    let (disk, store) = four_units_open().await;
+    let content = disk.content(LOG_FILE);
+    let end = store.usage().log_bytes as usize;
+    let last = *bounds(&content[..end]).iter().rev().nth(1).unwrap();
+    for at in last..end {
+        let disk = disk.crash(Crash::Written);
+        let mut bad = content.clone();
+        bad[at] ^= 0x10;
+        disk.set_content(LOG_FILE, bad);
+        let (again, _) = open_on(&disk);
+        assert!(again.usage().damaged > 0, "byte {at}");
+        again.close().await;
     }
     store.close().await;
 }

@@ -48,6 +48,9 @@ async fn live_with(fault: Fault, forgetful: bool) -> usize {
     }
     history.check_crash(&disk, Crash::Synced).await;
     history.check_crash(&disk, Crash::Unlinked).await;
+    history
+        .check_crash(&disk, Crash::Torn(history.failures as u64))
+        .await;
     disk.heal();
     let again = history.append(30, [700, 20], Sync::Synced).await;
     assert!(again, "the store does not go on after {fault:?}");
@@ -59,6 +62,30 @@ async fn live_with(fault: Fault, forgetful: bool) -> usize {
         history.check_crash(&disk, crash).await;
     }
     history.failures
+}
+
+#[tokio::test]
+async fn whichever_sectors_a_loss_of_power_leaves_what_was_synced_is_there_and_nothing_counts_as_damaged() {
+    use super::Sync::{Synced, Written};
+    let disk = Faulty::new();
+    let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
+    let mut history = History::new(store);
+    let mut seed = 0;
+    for round in 0..60_usize {
+        let sync = if round % 4 == 3 { Synced } else { Written };
+        let sizes = [(round * 37) % 300, (round * round * 11) % 300];
+        history.append(round as u128 / 3, sizes, sync).await;
+        if round % 7 == 6 {
+            history.remove((round as u128 / 3).saturating_sub(1)).await;
+        }
+        for _ in 0..12 {
+            seed += 1;
+            history.check_crash(&disk, Crash::Torn(seed)).await;
+        }
+    }
+    assert!(history.store().usage().segments > 2);
+    history.store().close().await;
+    history.check_crash(&disk, Crash::Torn(0)).await;
 }
 
 /// How many operations change something in that life.

@@ -47,7 +47,7 @@ async fn of_appends_that_were_refused_together_none_is_found() {
         let entries = |number: u128| vec![record(&number.to_string()), payload(bytes(1, 100))];
         let enqueue = |number| (number, store.enqueue(key(number), entries(number), Sync::Synced));
         let mut stored = vec![key(0)];
-        for (number, pending) in (1..=12).map(enqueue).collect::<Vec<_>>() {
+        for (number, pending) in (1..=40).map(enqueue).collect::<Vec<_>>() {
             match pending.await {
                 Ok(()) => stored.push(key(number)),
                 Err(error) => {
