@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use workmesh_proto::wire::forward::HEADER_BYTES;
 
 use super::LinkError;
@@ -36,11 +36,6 @@ const MIN_SESSION_IDLE: Duration = Duration::from_secs(20);
 /// What a path's round-trip time is taken for until it is measured: a lost first packet is sent again after three times
 /// this, and first packets are lost whenever the peer is just starting.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
-
-/// Packets of a session that may stay without an acknowledgement of their own, and for how long: most units answer sooner, and
-/// what they send takes the acknowledgement along. Fewer than the first window has (RFC 9002, section 7.2), so that it never waits.
-const UNACKNOWLEDGED_PACKETS: u32 = 8;
-const ACK_DELAY: Duration = Duration::from_millis(5);
 
 const _: () = assert!(
     (MAX_DATAGRAM_BYTES as usize + HEADER_BYTES) * 10 <= 65_507,
@@ -79,12 +74,8 @@ pub(super) fn session_transport(detection: Duration) -> Result<Arc<TransportConf
     let idle = MIN_SESSION_IDLE.max(detection * 4);
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(MAX_DATAGRAM_BYTES - HEADER_BYTES as u16);
-    let mut acks = AckFrequencyConfig::default();
-    acks.ack_eliciting_threshold(VarInt::from_u32(UNACKNOWLEDGED_PACKETS))
-        .max_ack_delay(Some(ACK_DELAY));
     let mut config = TransportConfig::default();
     config
-        .ack_frequency_config(Some(acks))
         .initial_rtt(INITIAL_RTT)
         .max_idle_timeout(Some(idle_timeout(idle)?))
         .keep_alive_interval(Some(idle / 4))
