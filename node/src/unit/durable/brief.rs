@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use workmesh_proto::UnitId;
@@ -24,6 +26,34 @@ use crate::link::LinkError;
 const MAX_BYTES: usize = 64 * 1024;
 /// Parts of its output.
 const MAX_ITEMS: usize = 1024;
+
+/// So many units that wait for their ends together have each wait a moment longer: the last one has that much before it.
+const UNITS_A_MOMENT: usize = 8;
+/// The most moments that a unit waits.
+const MAX_MOMENTS: usize = 10;
+
+/// How long a unit waits for its end that waits among `waiting` others.
+fn patience(moment: Duration, waiting: usize) -> Duration {
+    let moments = (1 + waiting / UNITS_A_MOMENT).min(MAX_MOMENTS);
+    moment.saturating_mul(moments as u32)
+}
+
+/// A unit waits for its end, as long as this lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    /// One more; answers also with how many others there are.
+    fn among(count: &'a AtomicUsize) -> (Self, usize) {
+        let others = count.fetch_add(1, Ordering::Relaxed);
+        (Self(count), others)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// A unit that may run, and of which nothing is stored. Dropped, what it sends is kept from then on.
 pub(super) struct Unstored<'a> {
@@ -55,12 +85,13 @@ impl<'a> Unstored<'a> {
 
     /// Waits a moment for the unit's end. All that it has sent, if it is over by then and may be told of.
     pub(super) async fn see_end(&mut self) -> Option<VecDeque<OutputItem>> {
-        let (moment, hosted) = (self.host.moment, self.hosted);
+        let (host, hosted) = (self.host, self.hosted);
+        let (_waiting, others) = Waiting::among(&host.waiting);
         tokio::select! {
             biased;
             () = hosted.stop.cancelled() => {}
             // Whatever has come by then is among the items.
-            _ = tokio::time::timeout(moment, self.see()) => {}
+            _ = tokio::time::timeout(patience(host.moment, others), self.see()) => {}
         }
         let over = match self.items.back() {
             // One that was given back is told of once that is stored.
@@ -175,5 +206,28 @@ impl Host {
         if let Some(hosted) = hosted.filter(|hosted| hosted.is_unstored()) {
             self.store_in(&self.keepers, hosted);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_that_wait_together_wait_longer_up_to_a_bound() {
+        let waiting = AtomicUsize::new(0);
+        let mut held = Vec::new();
+        let mut waits = |until: usize| {
+            while held.len() < until {
+                let (one, others) = Waiting::among(&waiting);
+                held.push(one);
+                assert_eq!(others, held.len() - 1);
+            }
+            patience(Duration::from_millis(1), held.len() - 1).as_millis()
+        };
+        assert_eq!([1, 8, 9, 64, 1000].map(&mut waits), [1, 1, 2, 8, 10]);
+        drop(held);
+        assert_eq!(waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(patience(Duration::MAX, 99), Duration::MAX);
     }
 }

@@ -1,7 +1,7 @@
 //! The durable units that this node runs, for others and for itself.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -44,6 +44,8 @@ pub(crate) struct Host {
     pub(super) deferred: Deferred,
     /// How long a unit may run before it is stored.
     pub(super) moment: Duration,
+    /// Units that wait to be over before they are stored.
+    pub(super) waiting: AtomicUsize,
     /// The disk has refused the latest unit that was to be stored.
     pub(super) refuses: AtomicBool,
     started: Instant,
@@ -76,6 +78,7 @@ impl Host {
             table: Mutex::new(ExecutorTable::new(life, TableLimits::default(), earlier)),
             deferred: Deferred::default(),
             moment: ACCEPTANCE_DELAY,
+            waiting: AtomicUsize::new(0),
             refuses: AtomicBool::new(false),
             started: Instant::now(),
             tasks: TaskTracker::new(),
