@@ -3,6 +3,8 @@
 //! It keeps what was written apart from what was synced: contents by file, names by folder. A sync that fails leaves what it
 //! should have written for ever out of the synced content, as Linux does: a later sync of the same file succeeds, and says nothing.
 
+mod content;
+
 use std::collections::BTreeMap;
 use std::fs::TryLockError;
 use std::io;
@@ -11,11 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
 use rustix::io::Errno;
 use tokio::sync::watch;
 
+use self::content::Content;
 use super::files::{Files, Listed, OpenFile};
 
 /// What can be told to fail.
@@ -56,33 +59,6 @@ pub(crate) enum Crash {
     Unlinked,
     /// The same, and of what was written since some, chosen by this seed.
     Torn(u64),
-}
-
-#[derive(Clone, Default)]
-struct Content {
-    written: Vec<u8>,
-    synced: Vec<u8>,
-    /// Bytes from here on were in a sync that failed, and are not synced by another one.
-    dropped: Option<usize>,
-}
-
-impl Content {
-    /// What was synced, and of what was written since some sectors in its place and some of what follows it: a file grows with
-    /// what it has.
-    fn torn(&self, chance: &mut StdRng) -> Vec<u8> {
-        const SECTOR: usize = 512;
-        let mut bytes = self.synced.clone();
-        for (old, new) in bytes.chunks_mut(SECTOR).zip(self.written.chunks(SECTOR)) {
-            if chance.random() {
-                let length = old.len().min(new.len());
-                old[..length].copy_from_slice(&new[..length]);
-            }
-        }
-        if let Some(grown) = self.written.get(bytes.len()..) {
-            bytes.extend_from_slice(&grown[..chance.random_range(0..=grown.len())]);
-        }
-        bytes
-    }
 }
 
 type Inode = Arc<Mutex<Content>>;
@@ -267,11 +243,7 @@ impl Faulty {
 }
 
 fn content_of(bytes: Vec<u8>) -> Inode {
-    Arc::new(Mutex::new(Content {
-        synced: bytes.clone(),
-        written: bytes,
-        dropped: None,
-    }))
+    Arc::new(Mutex::new(Content::all_synced(bytes)))
 }
 
 impl Op {

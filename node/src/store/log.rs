@@ -10,6 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::ahead::Ahead;
+use super::blank::Blank;
 use super::error::StoreError;
 use super::files::{self, Files, OpenFile};
 use super::index::Index;
@@ -69,6 +70,8 @@ pub(super) struct Log {
     pub(super) previous: Option<Name>,
     rescues: Vec<Rescue>,
     pub(super) inventory: Inventory,
+    /// Until the disk has refused it, or a sync: it may have been that of what is ahead.
+    writes_ahead: bool,
     /// Files synced.
     pub(super) syncs: u64,
 }
@@ -84,6 +87,7 @@ impl Log {
             previous: None,
             rescues: Vec::new(),
             inventory,
+            writes_ahead: true,
             syncs: 0,
         }
     }
@@ -194,14 +198,14 @@ impl Log {
     pub(super) fn turn(&mut self, index: &Mutex<Index>) -> Result<(), StoreError> {
         self.sync(index)?;
         if let Err(error) = self.trim(index) {
-            tracing::warn!(%error, "a segment of the store keeps zeros behind its end");
+            tracing::warn!(%error, "a segment of the store keeps blank bytes behind its end");
         }
         self.active = None;
         self.begin(index)
     }
 
     /// Cuts off what the active segment, of which everything is synced, has ahead of its end. If that can't be done, or not
-    /// be synced, the segment is given up: only in the newest one such an end says nothing.
+    /// be synced, the segment is given up.
     pub(super) fn trim(&mut self, index: &Mutex<Index>) -> Result<(), StoreError> {
         let Some(active) = &mut self.active else {
             return Ok(());
@@ -230,17 +234,22 @@ impl Log {
             return Err(StoreError::Closed);
         };
         let (number, at) = (active.number, active.length);
-        if active.unsynced.is_empty() {
-            record::follow_sync(bytes);
-        }
+        record::set_follows_sync(bytes, active.unsynced.is_empty());
         if let Err(error) = files::write_all(&*active.file, u64::from(at), bytes) {
             return Err(self.take_back(index, error));
         }
         active.length += bytes.len() as u32;
-        active
-            .ahead
-            .extend(&*active.file, u64::from(active.length), self.segment_bytes);
         active.unsynced.extend_from_slice(bytes);
+        if self.writes_ahead {
+            let (length, blank) = (u64::from(active.length), Blank::of(self.mark));
+            let written = active
+                .ahead
+                .extend(&*active.file, length, self.segment_bytes, blank);
+            if let Err(error) = written {
+                self.writes_ahead = false;
+                tracing::info!(%error, "nothing is written ahead in the store's log any more");
+            }
+        }
         self.previous = Some(last);
         if let Some(segment) = index.lock().segments.get_mut(&number) {
             segment.length = active.length;
@@ -285,6 +294,7 @@ impl Log {
                 Ok(())
             }
             Err(error) => {
+                self.writes_ahead = false;
                 let path = self.files.path(&segment::path(active.number));
                 self.seal(index);
                 Err(StoreError::io("sync", &path, error))

@@ -18,6 +18,7 @@ mod files;
 mod sealed;
 mod free;
 mod record;
+mod blank;
 mod scan;
 mod aside;
 mod segment;

@@ -88,6 +88,7 @@ impl Copies {
         let Stretch { number, from, .. } = *stretch;
         let scan = Scan {
             bytes: stretch.bytes,
+            from: from as usize,
             at: 0,
             mark,
         };

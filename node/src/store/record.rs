@@ -32,8 +32,8 @@ const COPIED: u16 = 2;
 /// The flag of a record before which everything in its segment was synced when it was written there.
 const FOLLOWS_SYNC: u16 = 4;
 
-/// Zeros that a record may well end with: those of a number.
-const OWN_ZEROS: usize = 7;
+/// Bytes at a record's end that may look blank by chance.
+const OWN_BLANK_BYTES: usize = 4;
 
 const RECORD: u8 = 1;
 const INLINE: u8 = 2;
@@ -170,10 +170,11 @@ pub(super) fn follow(record: &mut [u8], previous: Option<Name>) {
     put_header_sum(record);
 }
 
-/// Has the first of some whole records say that everything before it is synced.
-pub(super) fn follow_sync(records: &mut [u8]) {
+/// Has the first of some whole records say whether everything before it is synced.
+pub(super) fn set_follows_sync(records: &mut [u8], synced: bool) {
     if records.len() >= HEADER_BYTES {
-        let flags = flags(records) | FOLLOWS_SYNC;
+        let others = flags(records) & !FOLLOWS_SYNC;
+        let flags = others | if synced { FOLLOWS_SYNC } else { 0 };
         records[FLAGS_AT..NAME_AT].copy_from_slice(&flags.to_be_bytes());
         put_header_sum(records);
     }
@@ -252,22 +253,20 @@ pub(super) fn is_one(bytes: &[u8]) -> bool {
     length || header[BODY_SUM_AT..HEADER_SUM_AT] == body_sum
 }
 
-/// Where a record with a damaged header ends that has nothing but zeros behind it: behind its last byte that is not zero, if it is
-/// whole there; else where it says, if that can be; else not before its header does.
-pub(super) fn end_before_zeros(bytes: &[u8]) -> usize {
-    let last = bytes.iter().rposition(|byte| *byte != 0);
-    let end = last.map_or(bytes.len(), |at| at + 1);
-    let most = bytes.len().min(end + OWN_ZEROS);
-    if let Some(whole) = (end..=most).find(|end| is_one(&bytes[..*end])) {
+/// Where a record with a damaged header ends that has nothing but blank bytes from `blank` on: there or little behind it, if it is whole
+/// there; else where it says, if that can be; else not before its header does.
+pub(super) fn end_before_blank(bytes: &[u8], blank: usize) -> usize {
+    let most = bytes.len().min(blank + OWN_BLANK_BYTES);
+    if let Some(whole) = (blank..=most).find(|end| is_one(&bytes[..*end])) {
         return whole;
     }
     let said = bytes
         .get(LENGTH_AT..FLAGS_AT)
         .and_then(|said| said.try_into().ok());
     let said = said.map_or(0, |said| u32::from_be_bytes(said) as usize);
-    match (end..=bytes.len()).contains(&said) {
+    match (blank..=bytes.len()).contains(&said) {
         true => said,
-        false => bytes.len().min(end.max(HEADER_BYTES)),
+        false => bytes.len().min(blank.max(HEADER_BYTES)),
     }
 }
 

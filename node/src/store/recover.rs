@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::aside::{self, DAMAGED};
+use super::blank::Blank;
 use super::data::{DATA, FileId};
 use super::error::{StoreError, is_full};
 use super::files::{self, Files};
@@ -216,6 +217,7 @@ impl Recovery<'_> {
         let mut counts = opened.records.end;
         let scan = Scan {
             bytes: &bytes,
+            from: 0,
             at: opened.records.start as usize,
             mark: self.mark,
         };
@@ -223,17 +225,20 @@ impl Recovery<'_> {
             let path = segment::path(number);
             self.report(&format!("{path} is another store's, whose mark is {other:016x}"));
         }
-        let may_be_torn = |item: &Item| newest && headed && item.at() as u32 >= listed;
+        let blank = Blank::of(self.mark);
         let mut torn = Vec::new();
         for item in scan {
-            let sure = matches!(&item, Item::Record { header, .. } if header.follows_sync);
-            if sure {
+            let at = item.at();
+            let header = record::header(&bytes[at..], self.mark);
+            if header.is_some_and(|header| header.follows_sync) {
                 // All before it was on the disk once.
                 for item in torn.drain(..) {
                     self.take(number, item, &bytes, listed);
                 }
             }
-            if !torn.is_empty() || (may_be_torn(&item) && item.may_be_unwritten(&bytes)) {
+            let may_be_torn =
+                blank.is_all(at, &bytes[at..]) || (newest && headed && item.may_be_unwritten(&bytes, blank));
+            if !torn.is_empty() || (may_be_torn && at as u32 >= listed) {
                 torn.push(item);
             } else {
                 self.take(number, item, &bytes, listed);
@@ -244,10 +249,11 @@ impl Recovery<'_> {
         }
         if newest && counts < whole {
             let end = bytes.get(counts as usize..).unwrap_or_default();
-            if end.iter().any(|byte| *byte != 0) {
+            let written = blank.begins(counts as usize, end);
+            if written > 0 {
                 tracing::info!(
                     segment = number,
-                    bytes = end.len(),
+                    bytes = written,
                     "cut off what was being written at the end"
                 );
             }

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::blank::Blank;
 use super::record::{self, HEADER_BYTES, Header, Name, Part};
 
 /// What stands at a place of the log.
@@ -43,6 +44,8 @@ pub(super) struct Hint {
 /// Reads `bytes` from the place `at` on.
 pub(super) struct Scan<'a> {
     pub(super) bytes: &'a [u8],
+    /// Where in the segment they begin.
+    pub(super) from: usize,
     pub(super) at: usize,
     pub(super) mark: u64,
 }
@@ -59,20 +62,19 @@ impl Item {
         }
     }
 
-    /// Whether this may be what is left of records that were on their way to zeros on the disk: a part of them is missing that would
-    /// have been written whole. `bytes` are those of a segment from its beginning on.
-    pub(super) fn may_be_unwritten(&self, bytes: &[u8]) -> bool {
+    /// Whether this may be what is left of records that were being written: a sector of them is still blank. `bytes` are those of a
+    /// segment from its beginning on.
+    pub(super) fn may_be_unwritten(&self, bytes: &[u8], blank: Blank) -> bool {
         match self {
             Self::Record { .. } => false,
             Self::Torn { .. } => true,
             Self::Damaged { range, .. } => {
-                let mut at = range.start;
-                std::iter::from_fn(|| {
-                    let sector = at..range.end.min((at / SECTOR_BYTES + 1) * SECTOR_BYTES);
-                    at = sector.end;
-                    bytes.get(sector).filter(|sector| !sector.is_empty())
+                let first = range.start / SECTOR_BYTES * SECTOR_BYTES;
+                (first..range.end).step_by(SECTOR_BYTES).any(|sector| {
+                    let at = sector.max(range.start);
+                    let end = bytes.len().min(sector + SECTOR_BYTES);
+                    blank.is_all(at, bytes.get(at..end).unwrap_or_default())
                 })
-                .any(|sector| sector.iter().all(|byte| *byte == 0))
             }
         }
     }
@@ -107,20 +109,21 @@ impl Scan<'_> {
         }
     }
 
-    /// Goes on at the next sound header; without one, what is left is torn, or damaged up to the zeros at its end if it can't come from
-    /// tearing.
+    /// Goes on at the next sound header; without one, what is left is torn, or damaged up to the blank bytes at its end if it can't come
+    /// from tearing.
     fn resync(&mut self, at: usize, rest: &[u8]) -> Item {
         let mark = self.mark.to_be_bytes();
         let sound = |from: &usize| record::header(&rest[*from..], self.mark).is_some();
         let next = (1..rest.len())
             .filter(|from| rest[*from] == mark[0] && rest[*from..].starts_with(&mark))
             .find(sound);
-        let torn = rest.len() < HEADER_BYTES || rest.iter().all(|byte| *byte == 0);
+        let blank = Blank::of(self.mark).begins(self.from + at, rest);
+        let torn = rest.len() < HEADER_BYTES || blank == 0 || rest.iter().all(|byte| *byte == 0);
         if next.is_none() && torn {
             self.at = self.bytes.len();
             return Item::Torn { at };
         }
-        self.at = at + next.unwrap_or_else(|| record::end_before_zeros(rest));
+        self.at = at + next.unwrap_or_else(|| record::end_before_blank(rest, blank));
         let lost = Hint {
             name: record::hint(rest),
             single: record::is_one(&rest[..self.at - at]),

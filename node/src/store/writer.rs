@@ -78,7 +78,7 @@ impl Writer {
         }
         self.sync_all();
         if let Err(error) = self.log.trim(&self.shared.index) {
-            tracing::warn!(%error, "the store closes with zeros behind its end");
+            tracing::warn!(%error, "the store closes with blank bytes behind its end");
         }
         if let Err(error) = self.log.list(&self.shared.index, None) {
             tracing::warn!(%error, "the store closes without its list of segments");

@@ -67,25 +67,34 @@ async fn live_with(fault: Fault, forgetful: bool) -> usize {
 #[tokio::test]
 async fn whichever_sectors_a_loss_of_power_leaves_what_was_synced_is_there_and_nothing_counts_as_damaged() {
     use super::Sync::{Synced, Written};
-    let disk = Faulty::new();
-    let (store, _) = Store::open_with(Arc::new(disk.clone()), small()).unwrap();
-    let mut history = History::new(store);
-    let mut seed = 0;
-    for round in 0..60_usize {
-        let sync = if round % 4 == 3 { Synced } else { Written };
-        let sizes = [(round * 37) % 300, (round * round * 11) % 300];
-        history.append(round as u128 / 3, sizes, sync).await;
-        if round % 7 == 6 {
-            history.remove((round as u128 / 3).saturating_sub(1)).await;
+    // Several segments; and one in which what is written ahead is used up more than once.
+    for (segment_bytes, rounds, size, crashes) in [(4 << 10, 60, 300, 12), (1 << 20, 150, 580, 2)] {
+        let disk = Faulty::new();
+        let settings = StoreSettings {
+            segment_bytes,
+            inline_bytes: segment_bytes / 4,
+            ..small()
+        };
+        let (store, _) = Store::open_with(Arc::new(disk.clone()), settings).unwrap();
+        let mut history = History::new(store);
+        let mut seed = 0;
+        for round in 0..rounds {
+            let sync = if round % 4 == 3 { Synced } else { Written };
+            let sizes = [size - (round * 37) % 300, size - (round * round * 11) % 300];
+            history.append(round as u128 / 2, sizes, sync).await;
+            if round % 7 == 6 {
+                history.remove((round as u128 / 2).saturating_sub(1)).await;
+            }
+            for _ in 0..crashes {
+                seed += 1;
+                history.check_crash(&disk, Crash::Torn(seed)).await;
+            }
         }
-        for _ in 0..12 {
-            seed += 1;
-            history.check_crash(&disk, Crash::Torn(seed)).await;
-        }
+        let usage = history.store().usage();
+        assert!(usage.segments > 2 || usage.log_bytes > 130 << 10, "{usage:?}");
+        history.store().close().await;
+        history.check_crash(&disk, Crash::Torn(0)).await;
     }
-    assert!(history.store().usage().segments > 2);
-    history.store().close().await;
-    history.check_crash(&disk, Crash::Torn(0)).await;
 }
 
 /// How many operations change something in that life.
