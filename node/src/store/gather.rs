@@ -21,6 +21,8 @@ pub(super) struct Gathering {
     keys: HashMap<Key, Gathered>,
     lost: Vec<Lost>,
     doubts: Vec<Doubt>,
+    /// Removals by segment: as long as an older one stands there, what they removed may be in it.
+    removals: HashMap<Number, u32>,
     life: u64,
 }
 
@@ -80,6 +82,9 @@ impl Gathering {
         bytes: &[u8],
     ) {
         let name = header.name;
+        if parts.contains(&Part::Removed) {
+            *self.removals.entry(segment).or_default() += 1;
+        }
         let gathered = self.of(name.key, name.life);
         if gathered.life > name.life || gathered.removed {
             return;
@@ -193,6 +198,11 @@ impl Gathering {
     /// Fills the index; `sizes` are the lengths of the data files.
     pub(super) fn settle(&mut self, index: &mut Index, sizes: &HashMap<FileId, u64>) -> Settled {
         self.attribute_lost();
+        for (number, count) in &self.removals {
+            if let Some(segment) = index.segments.get_mut(number) {
+                segment.removals = *count;
+            }
+        }
         let mut living: Vec<_> = std::mem::take(&mut self.keys)
             .into_iter()
             .filter(|(_, gathered)| !gathered.removed)

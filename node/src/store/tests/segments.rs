@@ -413,3 +413,43 @@ async fn a_segment_that_is_removed_when_there_is_no_room_for_a_list_is_not_misse
     }
     assert!(without_list > 0);
 }
+
+#[tokio::test]
+async fn a_removal_outlives_what_it_removed_over_a_restart_too() {
+    let disk = Faulty::new();
+    let (store, _) = open_on(&disk);
+    // The first segment has a unit that stays, and one that goes.
+    for number in [1, 2] {
+        let entries = vec![record("first"), payload(bytes(1, 500))];
+        store.append(key(number), entries, Sync::Synced).await.unwrap();
+    }
+    let mut number = 100;
+    while store.usage().segments < 2 {
+        number += 1;
+        let entries = vec![payload(bytes(1, 500))];
+        store.append(key(number), entries, Sync::Synced).await.unwrap();
+        store.remove(key(number)).await.unwrap();
+    }
+    // The second one has its removal, and nothing that counts.
+    store.remove(key(2)).await.unwrap();
+    while store.usage().segments < 3 {
+        number += 1;
+        let entries = vec![payload(bytes(1, 500))];
+        store.append(key(number), entries, Sync::Synced).await.unwrap();
+        store.remove(key(number)).await.unwrap();
+    }
+    store.close().await;
+    let (store, found) = open_on(&disk);
+    assert_eq!(found.len(), 1);
+    // What is tidied up is tidied up before the next append is carried out.
+    for _ in 0..3 {
+        store
+            .append(key(1), vec![record("more")], Sync::Synced)
+            .await
+            .unwrap();
+    }
+    store.close().await;
+    let (store, found) = open_on(&disk);
+    assert_eq!(found.iter().map(|found| found.key).collect::<Vec<_>>(), [key(1)]);
+    store.close().await;
+}
