@@ -414,6 +414,16 @@ async fn a_segment_that_is_removed_when_there_is_no_room_for_a_list_is_not_misse
     assert!(without_list > 0);
 }
 
+/// Appends and removes until there are so many segments.
+async fn waste_until(store: &Store, numbers: &mut std::ops::RangeFrom<u128>, segments: u64) {
+    while store.usage().segments < segments {
+        let key = key(numbers.next().unwrap());
+        let entries = vec![payload(bytes(1, 500))];
+        store.append(key, entries, Sync::Synced).await.unwrap();
+        store.remove(key).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_removal_outlives_what_it_removed_over_a_restart_too() {
     let disk = Faulty::new();
@@ -423,21 +433,11 @@ async fn a_removal_outlives_what_it_removed_over_a_restart_too() {
         let entries = vec![record("first"), payload(bytes(1, 500))];
         store.append(key(number), entries, Sync::Synced).await.unwrap();
     }
-    let mut number = 100;
-    while store.usage().segments < 2 {
-        number += 1;
-        let entries = vec![payload(bytes(1, 500))];
-        store.append(key(number), entries, Sync::Synced).await.unwrap();
-        store.remove(key(number)).await.unwrap();
-    }
+    let mut garbage = 100..;
+    waste_until(&store, &mut garbage, 2).await;
     // The second one has its removal, and nothing that counts.
     store.remove(key(2)).await.unwrap();
-    while store.usage().segments < 3 {
-        number += 1;
-        let entries = vec![payload(bytes(1, 500))];
-        store.append(key(number), entries, Sync::Synced).await.unwrap();
-        store.remove(key(number)).await.unwrap();
-    }
+    waste_until(&store, &mut garbage, 3).await;
     store.close().await;
     let (store, found) = open_on(&disk);
     assert_eq!(found.len(), 1);
