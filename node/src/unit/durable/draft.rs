@@ -64,6 +64,9 @@ impl Work {
         if let Some(refused) = self.units.refusal() {
             return Err(Eof::without_responses(refused.kind, refused.message));
         }
+        if let Err(limit) = submit.check() {
+            return Err(Eof::without_responses(Kind::Protocol, limit));
+        }
         let admitted = self.store.admit(submit.payload_bytes.unwrap_or(0));
         admitted.map_err(|error| store_fault(&error))
     }

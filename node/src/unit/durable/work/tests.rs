@@ -394,6 +394,24 @@ async fn a_unit_whose_responses_can_not_be_read_for_the_moment_goes_on_when_they
 }
 
 #[tokio::test]
+async fn a_submission_that_breaks_a_limit_is_refused_at_once() {
+    let (rig, _) = left(&[], WorkSettings::default()).await;
+    let [OriginRecord::Submitted(order), ..] = &ended(None)[..] else {
+        panic!("it was submitted");
+    };
+    let params = (0..65).map(|at| (at.to_string(), String::new())).collect();
+    let order = Order {
+        params,
+        ..Order::clone(order)
+    };
+    let (unit, number) = (new_id(), 1);
+    let submit = order.submission(unit, Offer { number, life: LIFE }, 5);
+    let refused = rig.work.begin(submit).err().expect("it is refused");
+    assert_eq!(refused.kind, Kind::Protocol);
+    assert!(rig.work.find(unit).is_none());
+}
+
+#[tokio::test]
 async fn an_id_whose_unit_goes_is_not_taken_for_that_unit() {
     let records = ended(None);
     let OriginRecord::Submitted(order) = &records[0] else {
