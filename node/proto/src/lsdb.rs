@@ -486,6 +486,7 @@ mod tests {
             sequence,
             leaf: false,
             leaving: false,
+            batches: false,
             version: String::new(),
             adjacencies: vec![Adjacency {
                 node: id("z"),

@@ -130,6 +130,7 @@ fn advertisement() -> Lsa {
         sequence: 1,
         leaf: false,
         leaving: false,
+        batches: true,
         version: String::new(),
         adjacencies: vec![],
         workers: vec![],

@@ -134,6 +134,7 @@ mod tests {
             sequence: 1,
             leaf: false,
             leaving: false,
+            batches: false,
             version: String::new(),
             adjacencies: Vec::new(),
             workers: vec![worker],

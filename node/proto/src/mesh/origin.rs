@@ -94,6 +94,7 @@ impl Mesh {
             sequence: self.own.sequence,
             leaf: config.leaf,
             leaving,
+            batches: true,
             version: config.version.clone(),
             adjacencies: if leaving {
                 Vec::new()

@@ -166,6 +166,7 @@ mod tests {
             sequence: u64::MAX,
             leaf: true,
             leaving: true,
+            batches: true,
             version: long(),
             adjacencies: vec![
                 link::Adjacency {

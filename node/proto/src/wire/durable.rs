@@ -8,6 +8,15 @@ use crate::id::{Incarnation, UnitId};
 /// Most [`Release`] frames of one conversation.
 pub const MAX_RELEASES: usize = 1024;
 
+/// Most units of one batch: a conversation of several durable units, numbered from 1 by the `unit` of their frames.
+pub const MAX_BATCH: usize = 64;
+/// Most bytes that a unit may bring into a batch: the body of its `Submit` and its payload together.
+pub const MAX_BATCHED_BYTES: usize = 4096;
+/// Most response bytes of a unit that are told in its batch.
+pub const MAX_BATCHED_RESPONSE_BYTES: usize = 64 * 1024;
+/// Most `Response` frames of a unit in its batch.
+pub const MAX_BATCHED_PIECES: usize = 1024;
+
 /// One offer of a durable unit to one life of one node. An offer that may have been taken is never repeated under its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Offer {
@@ -100,7 +109,8 @@ pub struct Attach {
     pub follow: bool,
 }
 
-/// The answer to an [`Attach`] that does not follow, of a unit that has not ended: all there is so far was sent.
+/// The answer to an [`Attach`] that does not follow, of a unit that has not ended: all there is so far was sent. In a batch: the unit is
+/// accepted and not over, and what it sends is asked for with [`Resume`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unfinished {
     /// `waiting`, `accepted` or `running`.

@@ -86,6 +86,8 @@ pub enum FrameType {
     Attach = 0x2f,
     /// [`super::durable::Unfinished`]
     Unfinished = 0x30,
+    /// Several durable units follow, each with a number of its own: see [`super::durable::MAX_BATCH`]. No body.
+    Batch = 0x31,
     // questions
     /// [`super::query::Query`]
     Query = 0x40,
@@ -128,6 +130,7 @@ impl FrameType {
             0x2e => Self::Released,
             0x2f => Self::Attach,
             0x30 => Self::Unfinished,
+            0x31 => Self::Batch,
             0x40 => Self::Query,
             0x41 => Self::Reply,
             0x42 => Self::Fault,
@@ -340,6 +343,6 @@ mod tests {
                 .clone()
                 .all(|kind| FrameType::from_u8(kind as u8) == Some(kind))
         );
-        assert_eq!(known.count(), 29);
+        assert_eq!(known.count(), 30);
     }
 }

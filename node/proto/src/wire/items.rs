@@ -59,6 +59,16 @@ struct DataFrame {
     response: Option<(u64, bool)>,
 }
 
+impl Item {
+    /// The conversation within the stream.
+    pub fn unit(&self) -> u32 {
+        match self {
+            Self::Frame(frame) => frame.unit,
+            Self::Payload { unit, .. } | Self::Response { unit, .. } => *unit,
+        }
+    }
+}
+
 impl ItemReader {
     /// A reader at the start of a stream.
     pub fn new() -> Self {

@@ -61,6 +61,9 @@ pub struct Lsa {
     /// The origin leaves: forget it.
     #[serde(default)]
     pub leaving: bool,
+    /// The origin takes several durable units in one conversation.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub batches: bool,
     /// The origin's software version.
     #[serde(default)]
     pub version: String,
@@ -489,6 +492,7 @@ mod tests {
             sequence: 3,
             leaf: false,
             leaving: false,
+            batches: false,
             version: "1.0.0".into(),
             adjacencies: vec![adjacency()],
             workers: vec![worker(5)],

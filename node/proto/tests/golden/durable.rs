@@ -1,10 +1,11 @@
 //! Vectors of the frames of durable units.
 
+use bytes::Bytes;
 use uuid::Uuid;
 use workmesh_proto::wire::durable::{
     Ack, Attach, Offer, Position, Release, Released, Resume, Returned, Started, Stored, Unfinished,
 };
-use workmesh_proto::wire::frame::FrameType;
+use workmesh_proto::wire::frame::{Frame, FrameType};
 use workmesh_proto::wire::unit::{Outcome, Submit};
 use workmesh_proto::{Incarnation, UnitId};
 
@@ -107,6 +108,11 @@ pub(crate) fn vectors() -> Vec<Vector> {
             "The executor has forgotten the unit.",
             FrameType::Released,
             Released { unit: unit() },
+        ),
+        Vector::raw(
+            "batch",
+            "Several units follow, the first of them as number 1.",
+            Frame::new(FrameType::Batch, 0, Bytes::new()),
         ),
         Vector::cbor(
             "attach",

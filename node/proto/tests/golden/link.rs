@@ -122,6 +122,7 @@ fn advertisement() -> Lsa {
         sequence: 4,
         leaf: false,
         leaving: false,
+        batches: true,
         version: "0.1.0".into(),
         adjacencies: vec![adjacency("node-a", 10), adjacency("node-c", 300)],
         workers: vec![WorkerAd {

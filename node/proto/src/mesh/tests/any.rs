@@ -51,6 +51,7 @@ fn frame() -> impl Strategy<Value = LinkFrame> {
             sequence,
             leaf: bits[4],
             leaving: bits[4] && bits[5],
+            batches: bits[4],
             version: String::new(),
             adjacencies: near.collect(),
             workers: Vec::new(),

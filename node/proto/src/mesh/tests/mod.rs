@@ -251,6 +251,7 @@ fn advertise(id: &str, incarnation: u64, sequence: u64) -> LinkFrame {
         sequence,
         leaf: false,
         leaving: false,
+        batches: false,
         version: String::new(),
         adjacencies: Vec::new(),
         workers: Vec::new(),
