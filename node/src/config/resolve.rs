@@ -227,6 +227,7 @@ impl Merge {
                 default.lost_after,
                 time,
             ),
+            batch_from: default.batch_from,
             keep_succeeded: Retention {
                 age: self.pick(
                     &layer::KEEP_SUCCEEDED_FOR,

@@ -29,6 +29,8 @@ pub(crate) struct FrameSender {
     stream: SendStream,
     gathered: BytesMut,
     chunks: Vec<Bytes>,
+    /// The conversation within the stream that frames are gathered for.
+    unit: u32,
     sent_bytes: u64,
     finished: bool,
 }
@@ -39,19 +41,25 @@ impl FrameSender {
             stream,
             gathered: BytesMut::new(),
             chunks: Vec::new(),
+            unit: 0,
             sent_bytes: 0,
             finished: false,
         }
     }
 
+    /// What is gathered from here on is of this conversation within the stream.
+    pub(crate) fn turn_to(&mut self, unit: u32) {
+        self.unit = unit;
+    }
+
     /// Gathers a frame whose body is the CBOR form of `value`.
     pub(crate) fn put<T: Serialize>(&mut self, kind: FrameType, value: &T) {
-        encode_cbor(kind, 0, value, &mut self.gathered);
+        encode_cbor(kind, self.unit, value, &mut self.gathered);
     }
 
     /// Gathers a frame without a body.
     pub(crate) fn put_bare(&mut self, kind: FrameType) {
-        encode_prefix(kind as u8, 0, 0, 0, &mut self.gathered);
+        encode_prefix(kind as u8, 0, self.unit, 0, &mut self.gathered);
     }
 
     /// Gathers a whole frame.
@@ -63,7 +71,13 @@ impl FrameSender {
     pub(crate) fn put_payload(&mut self, mut data: Bytes) {
         while !data.is_empty() {
             let piece = data.split_to(data.len().min(MAX_BODY_BYTES));
-            encode_prefix(FrameType::Payload as u8, 0, 0, piece.len(), &mut self.gathered);
+            encode_prefix(
+                FrameType::Payload as u8,
+                0,
+                self.unit,
+                piece.len(),
+                &mut self.gathered,
+            );
             self.put_data(piece);
         }
     }
@@ -73,7 +87,13 @@ impl FrameSender {
         loop {
             let piece = data.split_to(data.len().min(MAX_PIECE_BYTES));
             let complete = data.is_empty();
-            encode_response_prefix(0, serial, last && complete, piece.len(), &mut self.gathered);
+            encode_response_prefix(
+                self.unit,
+                serial,
+                last && complete,
+                piece.len(),
+                &mut self.gathered,
+            );
             self.put_data(piece);
             if complete {
                 return;

@@ -83,7 +83,7 @@ impl Life<'_> {
         let once = faults(0).len() * changes;
         match (count, self.class) {
             (Some(count), _) if count >= once => trials.truncate(count),
-            (None, Class::Small) => trials.truncate(once),
+            (None, class) if class.is_small() => trials.truncate(once),
             (count, _) => {
                 let count = count.unwrap_or(LARGE_TRIALS).min(once);
                 trials = (0..count).map(|at| trials[at * once / count]).collect();
@@ -120,7 +120,7 @@ fn run(identities: &Identities, trials: &[Trial]) -> (BTreeSet<Op>, usize) {
 fn a_disk_may_fail_in_every_operation_of_a_units_life() {
     let identities = &Identities::new();
     let mut trials = Vec::new();
-    for class in [Class::Small, Class::Medium, Class::Large] {
+    for class in [Class::Small, Class::Batched, Class::Medium, Class::Large] {
         for side in [Side::Origin, Side::Executor] {
             let life = Life {
                 identities,

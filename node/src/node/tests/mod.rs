@@ -4,3 +4,4 @@ mod workers;
 mod site;
 mod trial;
 mod faults;
+mod together;

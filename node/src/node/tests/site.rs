@@ -147,7 +147,7 @@ pub(super) struct Site {
 
 impl Site {
     /// Starts both over these disks, A's first, and waits until they know each other.
-    pub(super) async fn start(identities: &Identities, disks: &[Faulty; 2]) -> Self {
+    pub(super) async fn start(identities: &Identities, disks: &[Faulty; 2], batch_from: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = |name| Settings {
             listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
@@ -155,6 +155,7 @@ impl Site {
             max_workers: 4,
             work: WorkSettings {
                 reserve: 0,
+                batch_from,
                 ..WorkSettings::default()
             },
             ..Settings::for_data_dir(dir.path().join(name))

@@ -15,10 +15,18 @@ use crate::store::faulty::{Crash, Fault, Faulty, Op};
 pub(super) enum Class {
     /// Within the log.
     Small,
+    /// The same, offered in a batch.
+    Batched,
     /// Payload and responses go to files, the payload together with the submission.
     Medium,
     /// The payload goes to a file before the submission, at the executor too.
     Large,
+}
+
+impl Class {
+    pub(super) fn is_small(self) -> bool {
+        matches!(self, Self::Small | Self::Batched)
+    }
 }
 
 /// Whose disk fails.
@@ -94,7 +102,7 @@ struct Left {
 impl Trial {
     pub(super) fn run(&self, identities: &Identities) -> Seen {
         let subject = match self.class {
-            Class::Small => Unit::new(workers::BYTES, 300),
+            Class::Small | Class::Batched => Unit::new(workers::BYTES, 300),
             Class::Medium => Unit::new(workers::FILE, 40_000),
             Class::Large => Unit::new(workers::BUFFER, 200_000),
         };
@@ -113,9 +121,17 @@ impl Trial {
         }
     }
 
+    /// How many units have to be under way for the next one to go in a batch.
+    fn batch_from(&self) -> u32 {
+        match self.class {
+            Class::Batched => 0,
+            _ => u32::MAX,
+        }
+    }
+
     async fn first_life(&self, identities: &Identities, cast: &Cast) -> Left {
         let disks = [Faulty::new(), Faulty::new()];
-        let site = Site::start(identities, &disks).await;
+        let site = Site::start(identities, &disks, self.batch_from()).await;
         let kept = site.run(&cast.kept).await;
         kept.is_true(&cast.kept);
         assert_eq!(kept.kind(), Some(Kind::Ok));
@@ -213,7 +229,7 @@ impl Trial {
     }
 
     async fn second_life(&self, identities: &Identities, cast: &Cast, left: &Left) -> Option<Kind> {
-        let site = Site::start(identities, &left.disks).await;
+        let site = Site::start(identities, &left.disks, self.batch_from()).await;
         let kept = site.read(&cast.kept).await.expect("what was stored is here");
         assert_eq!(kept, left.kept);
         let held = site.read(&cast.held).await.expect("what was stored is here");
@@ -267,7 +283,7 @@ impl Trial {
         told.is_true(&cast.subject);
         // What could not be synced is of no use any more: a unit may lose its file by that.
         let file_lost =
-            self.class != Class::Small && left.struck.iter().any(|op| matches!(op, Op::Sync | Op::SyncDir));
+            !self.class.is_small() && left.struck.iter().any(|op| matches!(op, Op::Sync | Op::SyncDir));
         let allowed = match told.kind() {
             Some(Kind::Ok) => true,
             Some(Kind::NodeLost) => self.then == Then::Cut || file_lost,

@@ -21,6 +21,9 @@ pub(super) const FILE: &str = "life:file";
 /// The same, but between the first response and the others it waits at its [`Gate`].
 pub(super) const GATED: &str = "life:gated";
 
+/// Sends a response of 40 bytes for each byte of its payload.
+pub(super) const MANY: &str = "life:many";
+
 /// All of them.
 pub(super) fn all() -> Vec<&'static WorkerEntry> {
     let entry = |directive, kind, run: Run| -> &'static WorkerEntry {
@@ -43,6 +46,7 @@ pub(super) fn all() -> Vec<&'static WorkerEntry> {
         entry(BUFFER, PayloadKind::Buffer, live),
         entry(FILE, PayloadKind::File, live),
         entry(GATED, PayloadKind::Bytes, live),
+        entry(MANY, PayloadKind::Bytes, many),
     ]
 }
 
@@ -50,6 +54,13 @@ pub(super) fn all() -> Vec<&'static WorkerEntry> {
 pub(super) fn expected(payload: &[u8]) -> Vec<Vec<u8>> {
     let turned = payload.iter().map(|byte| !byte).collect();
     vec![payload.len().to_string().into_bytes(), turned, Vec::new()]
+}
+
+fn many(payload: Payload, _cx: &Context, out: &mut Responder) -> Result<()> {
+    let Payload::Bytes(payload) = payload else {
+        return Err(Error::msg("its payload comes as bytes"));
+    };
+    payload.iter().try_for_each(|byte| out.send(vec![*byte; 40]))
 }
 
 fn live(payload: Payload, cx: &Context, out: &mut Responder) -> Result<()> {

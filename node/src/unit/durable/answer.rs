@@ -25,7 +25,7 @@ use crate::store::StoreError;
 
 /// How long the releases of a conversation may take to come.
 const RELEASES: Duration = Duration::from_secs(10);
-/// Response bytes that are gathered before they are sent.
+/// Response bytes that are gathered before they are sent, with what holds them.
 const SEND_BYTES: usize = 256 * 1024;
 
 /// What a conversation can begin with.
@@ -33,6 +33,7 @@ pub(crate) enum Opening {
     Submit(Box<Submit>),
     Resume(Resume),
     Release(Release),
+    Batch,
 }
 
 impl Opening {
@@ -42,6 +43,7 @@ impl Opening {
             FrameType::Submit => codec::decode(&frame.body).map(|submit| Self::Submit(Box::new(submit))),
             FrameType::Resume => codec::decode(&frame.body).map(Self::Resume),
             FrameType::Release => codec::decode(&frame.body).map(Self::Release),
+            FrameType::Batch => Ok(Self::Batch),
             _ => return None,
         })
     }
@@ -68,6 +70,7 @@ impl Host {
             Opening::Submit(submit) => self.take(peer, *submit, pipe).await,
             Opening::Resume(resume) => self.resume(&peer, &resume, pipe).await,
             Opening::Release(first) => self.release_all(&peer, first, pipe).await,
+            Opening::Batch => self.answer_batch(&peer, pipe).await,
         }
     }
 
@@ -257,7 +260,7 @@ async fn send_kept(
     loop {
         match reader.next(end, Some(&hosted.tail)).await {
             Ok(Some(piece)) => {
-                gathered += piece.data.len();
+                gathered += piece.data.len() + size_of::<Item>();
                 sender.put_piece(piece);
                 if gathered >= SEND_BYTES {
                     gathered = 0;

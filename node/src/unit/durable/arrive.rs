@@ -36,17 +36,20 @@ const INLINE_BYTES: usize = 64 * 1024;
 const READ_BYTES: usize = 256 * 1024;
 
 /// A unit that is taken.
-enum Taken {
-    /// It is stored, and may begin.
-    Stored {
-        feed: PayloadFeed,
-        output: UnitOutput,
-        waiting: Waiting,
-    },
+pub(super) enum Taken {
+    /// It is stored, and may [begin](Host::begin).
+    Stored(Box<Stored>),
     /// It may run, and what it sends is kept.
     Kept,
     /// It is over, and has sent this.
     Over(VecDeque<OutputItem>),
+}
+
+/// A unit that is stored, and has not begun.
+pub(super) struct Stored {
+    feed: PayloadFeed,
+    output: UnitOutput,
+    waiting: Waiting,
 }
 
 /// Payload that waits for its unit to begin.
@@ -58,7 +61,7 @@ struct Waiting {
 }
 
 /// Why an offer does not become a unit.
-enum NotTaken {
+pub(super) enum NotTaken {
     Refused(Refused),
     Broken(LinkError),
     /// Its origin has turned away from it: whoever heard that has cleared up.
@@ -100,46 +103,48 @@ impl Host {
         submit: Submit,
         mut pipe: Pipe,
     ) -> Result<(), LinkError> {
+        match self.take_offered(&peer, &submit, &mut pipe.receiver).await {
+            Ok((hosted, Taken::Over(items))) => self.tell_over(&hosted, items, pipe.sender).await,
+            Ok((hosted, Taken::Kept)) => self.converse(&hosted, pipe, Position::default()).await,
+            Ok((hosted, Taken::Stored(stored))) => {
+                self.begin(&hosted, *stored);
+                hosted.has_news().await;
+                self.converse(&hosted, pipe, Position::default()).await
+            }
+            Err(NotTaken::Dropped) => Ok(()),
+            Err(NotTaken::Broken(error)) => Err(error),
+            Err(NotTaken::Refused(refused)) => refuse(pipe, refused).await,
+        }
+    }
+
+    /// Takes a unit whose payload comes on `receiver`; of one that is not taken nothing is left.
+    pub(super) async fn take_offered(
+        self: &Arc<Self>,
+        peer: &NodeId,
+        submit: &Submit,
+        receiver: &mut PipeReceiver,
+    ) -> Result<(Arc<Hosted>, Taken), NotTaken> {
         let (Some(offer), Some(_)) = (submit.offer, submit.payload_bytes) else {
             let message = "a durable submission without an offer, or without its payload's length";
-            return refuse(pipe, refused(Kind::Protocol, message)).await;
+            return Err(refused(Kind::Protocol, message).into());
         };
-        let hosted = match self.reserve(&peer, submit.unit, offer) {
-            Ok(hosted) => hosted,
-            Err(refused) => return refuse(pipe, refused).await,
-        };
+        let hosted = self.reserve(peer, submit.unit, offer)?;
         let place = Place {
             host: self,
             hosted: hosted.clone(),
             offer,
         };
-        let arrived = self.arrive(&place, &peer, &submit, &mut pipe.receiver).await;
-        if arrived.is_ok() {
-            debug!(unit = %submit.unit, directive = submit.directive, %peer, "durable unit taken");
-        }
-        match arrived {
-            Ok(Taken::Over(items)) => self.tell_over(&hosted, items, pipe.sender).await,
-            Ok(Taken::Kept) => self.converse(&hosted, pipe, Position::default()).await,
-            Ok(Taken::Stored {
-                feed,
-                output,
-                waiting,
-            }) => {
-                self.begin(&hosted, feed, output, waiting);
-                hosted.has_news().await;
-                self.converse(&hosted, pipe, Position::default()).await
-            }
-            Err(NotTaken::Dropped) => Ok(()),
-            Err(NotTaken::Broken(error)) => {
-                self.give_up(place).await;
-                Err(error)
-            }
+        let arrived = self.arrive(&place, peer, submit, receiver).await;
+        match &arrived {
+            Ok(_) => debug!(unit = %submit.unit, directive = submit.directive, %peer, "durable unit taken"),
+            Err(NotTaken::Dropped) => {}
+            Err(NotTaken::Broken(_)) => self.give_up(place).await,
             Err(NotTaken::Refused(refused)) => {
                 self.give_up(place).await;
                 info!(unit = %submit.unit, directive = submit.directive, %peer, kind = %refused.kind, "unit refused");
-                refuse(pipe, refused).await
             }
         }
+        arrived.map(|taken| (hosted, taken))
     }
 
     /// Removes what has come of the unit, then gives its place back.
@@ -189,11 +194,11 @@ impl Host {
             // Who gives back may have come by before it was taken.
             self.give_back_one(hosted).await;
         }
-        Ok(Taken::Stored {
+        Ok(Taken::Stored(Box::new(Stored {
             feed: payload,
             output,
             waiting,
-        })
+        })))
     }
 
     /// Lets a unit begin whose payload is there, and stores it if it is not over in a moment.
@@ -349,13 +354,12 @@ impl Host {
     // the unit begins
 
     /// Lets the unit begin, hands it the payload that has waited, and keeps what it sends.
-    fn begin(
-        self: &Arc<Self>,
-        hosted: &Arc<Hosted>,
-        feed: PayloadFeed,
-        output: UnitOutput,
-        waiting: Waiting,
-    ) {
+    pub(super) fn begin(self: &Arc<Self>, hosted: &Arc<Hosted>, stored: Stored) {
+        let Stored {
+            feed,
+            output,
+            waiting,
+        } = stored;
         // In this order: whoever keeps the output looks for a payload that has stalled.
         self.feed(hosted, feed, waiting);
         self.keep(hosted, output);

@@ -28,7 +28,7 @@ use crate::mesh::SessionError;
 use crate::store::{Key, Role, Stream};
 
 /// How long an executor may take to answer, once it has the whole question.
-const ANSWER: Duration = Duration::from_secs(15);
+pub(super) const ANSWER: Duration = Duration::from_secs(15);
 /// Payload bytes read from the store at once.
 const PAYLOAD_BYTES: usize = 256 * 1024;
 
@@ -155,7 +155,7 @@ impl Ask {
     }
 }
 
-fn silent(executor: &NodeId) -> String {
+pub(super) fn silent(executor: &NodeId) -> String {
     format!("{executor} did not answer within {} s", ANSWER.as_secs())
 }
 
@@ -239,7 +239,7 @@ async fn listen(at: u64, receiver: &mut PipeReceiver, line: &Line, answered: &An
 }
 
 /// What a frame of the executor says; `None` for a type of a later version.
-fn read(at: u64, frame: &Frame) -> Result<Option<OriginInput>, String> {
+pub(super) fn read(at: u64, frame: &Frame) -> Result<Option<OriginInput>, String> {
     let Some(kind) = frame.frame_type() else {
         return Ok(None);
     };

@@ -14,7 +14,7 @@ use workmesh_proto::UnitId;
 use workmesh_proto::unit::durable::ExecutorPhase;
 use workmesh_proto::wire::frame::FrameType;
 use workmesh_proto::wire::items::Piece;
-use workmesh_proto::wire::unit::{Accepted, Kind};
+use workmesh_proto::wire::unit::{Accepted, Eof, Kind};
 
 use super::host::Host;
 use super::hosted::Hosted;
@@ -23,9 +23,9 @@ use crate::exec::{OutputItem, UnitOutput};
 use crate::link::LinkError;
 
 /// Bytes of response frames that a unit may have to be told of before it is stored.
-const MAX_BYTES: usize = 64 * 1024;
+pub(super) const MAX_BYTES: usize = 64 * 1024;
 /// Parts of its output.
-const MAX_ITEMS: usize = 1024;
+pub(super) const MAX_ITEMS: usize = 1024;
 
 /// So many units that wait for their ends together have each wait a moment longer: the last one has that much before it.
 const UNITS_A_MOMENT: usize = 8;
@@ -100,7 +100,7 @@ impl<'a> Unstored<'a> {
         };
         let items = self.hand_on();
         let bytes = hosted.with(|machine| machine.unasked().map(Bytes::len).sum());
-        if !over || bytes > MAX_BYTES {
+        if !over || bytes > MAX_BYTES || items.len() > MAX_ITEMS {
             return None;
         }
         self.output = None;
@@ -168,20 +168,21 @@ impl Host {
     ) -> Result<(), LinkError> {
         let executor = self.node.clone();
         sender.put(FrameType::Accepted, &Accepted { executor });
+        let Some(eof) = hosted.with(|machine| machine.end_of().cloned()) else {
+            return Err(LinkError::Closed("the unit is gone".to_owned()));
+        };
+        Self::put_over(&mut sender, items, &eof);
+        sender.finish().await
+    }
+
+    /// Gathers what a unit that is over has sent, and its end.
+    pub(super) fn put_over(sender: &mut PipeSender, items: VecDeque<OutputItem>, eof: &Eof) {
         for item in items {
             if let OutputItem::Piece { serial, data, last } = item {
                 sender.put_piece(Piece { serial, data, last });
             }
         }
-        let told = hosted.with(|machine| {
-            let eof = machine.end_of();
-            eof.map(|eof| sender.put(FrameType::Eof, eof)).is_some()
-        });
-        if told {
-            sender.finish().await
-        } else {
-            Err(LinkError::Closed("the unit is gone".to_owned()))
-        }
+        sender.put(FrameType::Eof, eof);
     }
 
     /// Stores the units that were told of before they were stored and that nobody has released in time, for ever.

@@ -18,6 +18,7 @@ use workmesh_proto::{NodeId, UnitId};
 
 use super::active::Active;
 use super::ask::{Ask, Question};
+use super::batch::{Parcel, Reply, is_small};
 use super::now_ms;
 use super::place::place;
 use super::talk::{Line, Talk};
@@ -354,7 +355,22 @@ impl Drive {
 
     fn ask(&mut self, conversation: u64, executor: NodeId, question: Question) {
         let line = Arc::<Line>::default();
+        let together = is_small(&self.order) && self.work.takes_batch(&executor);
         let placed = self.work.units.outstanding.place(&executor);
+        if let Question::Offer(offer) = question
+            && together
+            && let Some(payload) = self.at_hand.take()
+        {
+            let parcel = Parcel {
+                order: self.order.clone(),
+                offer,
+                payload,
+                reply: Reply::new(self.active.clone(), line.clone(), conversation),
+            };
+            self.work.offer_with_others(&executor, parcel);
+            self.talk = Some(Talk::in_batch(conversation, line, placed));
+            return;
+        }
         let ask = Ask {
             work: self.work.clone(),
             unit: self.active.unit,

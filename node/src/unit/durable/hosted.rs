@@ -126,6 +126,11 @@ impl Hosted {
         self.with(|machine| machine.phase() == ExecutorPhase::Arriving)
     }
 
+    /// Whether it may be said that it is taken.
+    pub(super) fn is_accepted(&self) -> bool {
+        self.kept.borrow().is_accepted()
+    }
+
     /// The unit's origin asks for it.
     pub(super) fn hear(&self) -> Heard<'_> {
         let mut audience = self.audience.lock();

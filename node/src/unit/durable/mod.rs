@@ -8,6 +8,7 @@ mod answer;
 mod arrive;
 mod ask;
 mod attach;
+mod batch;
 mod brief;
 mod deferred;
 mod draft;

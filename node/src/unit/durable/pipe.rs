@@ -12,15 +12,17 @@ use workmesh_proto::wire::items::{Item, Piece};
 use crate::link::{FrameReceiver, FrameSender, LinkError};
 use crate::mesh::{Conversation, InUse};
 
-/// Items that may be under way between the two halves of a conversation within the node.
-const LOCAL_ITEMS: usize = 8;
+/// What is flushed at once is one parcel between the two halves of a conversation within the node; so many may be under way.
+const LOCAL_FLUSHES: usize = 8;
 
 /// The half that sends.
 pub(crate) enum PipeSender {
     Session(Box<FrameSender>),
     Local {
         items: VecDeque<Item>,
-        out: mpsc::Sender<Item>,
+        /// The conversation within the stream that items are gathered for.
+        unit: u32,
+        out: mpsc::Sender<VecDeque<Item>>,
     },
 }
 
@@ -31,7 +33,11 @@ pub(crate) enum PipeReceiver {
         /// Held: the session is not idle.
         _in_use: InUse,
     },
-    Local(mpsc::Receiver<Item>),
+    Local {
+        items: VecDeque<Item>,
+        /// What comes after them, if anything can.
+        more: Option<mpsc::Receiver<VecDeque<Item>>>,
+    },
 }
 
 /// Both halves of one end.
@@ -43,14 +49,18 @@ pub(crate) struct Pipe {
 impl Pipe {
     /// The two ends of a conversation within this node.
     pub(super) fn local() -> (Self, Self) {
-        let (there, here_in) = mpsc::channel(LOCAL_ITEMS);
-        let (here, there_in) = mpsc::channel(LOCAL_ITEMS);
-        let end = |out, items| Self {
+        let (there, here_in) = mpsc::channel(LOCAL_FLUSHES);
+        let (here, there_in) = mpsc::channel(LOCAL_FLUSHES);
+        let end = |out, more| Self {
             sender: PipeSender::Local {
                 items: VecDeque::new(),
+                unit: 0,
                 out,
             },
-            receiver: PipeReceiver::Local(items),
+            receiver: PipeReceiver::Local {
+                items: VecDeque::new(),
+                more: Some(more),
+            },
         };
         (end(here, here_in), end(there, there_in))
     }
@@ -69,11 +79,19 @@ impl From<Conversation> for Pipe {
 }
 
 impl PipeSender {
+    /// What is gathered from here on is of this conversation within the stream.
+    pub(super) fn turn_to(&mut self, number: u32) {
+        match self {
+            Self::Session(sender) => sender.turn_to(number),
+            Self::Local { unit, .. } => *unit = number,
+        }
+    }
+
     /// Gathers a frame whose body is the CBOR form of `value`.
     pub(super) fn put<T: Serialize>(&mut self, kind: FrameType, value: &T) {
         match self {
             Self::Session(sender) => sender.put(kind, value),
-            Self::Local { items, .. } => items.push_back(Item::Frame(Frame::cbor(kind, 0, value))),
+            Self::Local { items, unit, .. } => items.push_back(Item::Frame(Frame::cbor(kind, *unit, value))),
         }
     }
 
@@ -81,7 +99,9 @@ impl PipeSender {
     pub(super) fn put_bare(&mut self, kind: FrameType) {
         match self {
             Self::Session(sender) => sender.put_bare(kind),
-            Self::Local { items, .. } => items.push_back(Item::Frame(Frame::new(kind, 0, Bytes::new()))),
+            Self::Local { items, unit, .. } => {
+                items.push_back(Item::Frame(Frame::new(kind, *unit, Bytes::new())));
+            }
         }
     }
 
@@ -89,7 +109,7 @@ impl PipeSender {
     pub(super) fn put_payload(&mut self, data: Bytes) {
         match self {
             Self::Session(sender) => sender.put_payload(data),
-            Self::Local { items, .. } => items.push_back(Item::Payload { unit: 0, data }),
+            Self::Local { items, unit, .. } => items.push_back(Item::Payload { unit: *unit, data }),
         }
     }
 
@@ -97,7 +117,7 @@ impl PipeSender {
     pub(super) fn put_piece(&mut self, piece: Piece) {
         match self {
             Self::Session(sender) => sender.put_response(piece.serial, piece.data, piece.last),
-            Self::Local { items, .. } => items.push_back(Item::Response { unit: 0, piece }),
+            Self::Local { items, unit, .. } => items.push_back(Item::Response { unit: *unit, piece }),
         }
     }
 
@@ -105,10 +125,12 @@ impl PipeSender {
     pub(super) async fn flush(&mut self) -> Result<(), LinkError> {
         match self {
             Self::Session(sender) => sender.flush().await,
-            Self::Local { items, out } => {
-                while let Some(item) = items.pop_front() {
-                    out.send(item).await.map_err(|_| gone())?;
+            Self::Local { items, out, .. } => {
+                if items.is_empty() {
+                    return Ok(());
                 }
+                let place = out.reserve().await.map_err(|_| gone())?;
+                place.send(std::mem::take(items));
                 Ok(())
             }
         }
@@ -137,11 +159,23 @@ fn gone() -> LinkError {
 }
 
 impl PipeReceiver {
+    /// A receiver of these items.
+    pub(super) fn of(items: VecDeque<Item>) -> Self {
+        Self::Local { items, more: None }
+    }
+
     /// The next item; `None` at the clean end. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<Option<Item>, LinkError> {
         match self {
             Self::Session { receiver, .. } => receiver.next().await,
-            Self::Local(items) => Ok(items.recv().await),
+            Self::Local { items, more } => {
+                if items.is_empty()
+                    && let Some(more) = more
+                {
+                    *items = more.recv().await.unwrap_or_default();
+                }
+                Ok(items.pop_front())
+            }
         }
     }
 }

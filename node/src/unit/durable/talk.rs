@@ -1,5 +1,6 @@
 //! A unit's conversation with an executor, as the unit's task has it: one future, polled where the machine is, and what the two hand
-//! each other. Neither wakes the other, because no one polls the one without the other.
+//! each other. Neither wakes the other, because no one polls the one without the other. In a batch it is the batch's task that listens, and
+//! wakes the unit's.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -21,7 +22,7 @@ const MAX_WORDS: usize = 16;
 pub(super) struct Talk {
     pub(super) conversation: u64,
     line: Arc<Line>,
-    /// Until the executor's last word.
+    /// Until the executor's last word, if the unit converses alone.
     asking: Option<BoxFuture<'static, OriginInput>>,
     _placed: Placed,
 }
@@ -52,6 +53,16 @@ impl Line {
         .await;
     }
 
+    /// Hands on what the executor has said, room or not: the caller bounds how much that is.
+    pub(super) fn say_now(&self, word: OriginInput) {
+        self.0.lock().words.push_back(word);
+    }
+
+    /// What the executor has said next, if that is here.
+    pub(super) fn next(&self) -> Option<OriginInput> {
+        self.0.lock().words.pop_front()
+    }
+
     /// Waits for a position that is to be acknowledged.
     pub(super) async fn stored(&self) -> Position {
         poll_fn(|_| self.0.lock().stored.take().map_or(Poll::Pending, Poll::Ready)).await
@@ -74,6 +85,16 @@ impl Talk {
         }
     }
 
+    /// A conversation that the unit shares with others: what the executor says comes on `line`, and wakes the unit's task.
+    pub(super) fn in_batch(conversation: u64, line: Arc<Line>, placed: Placed) -> Self {
+        Self {
+            conversation,
+            line,
+            asking: None,
+            _placed: placed,
+        }
+    }
+
     /// The executor is to hear that so much is on the disk.
     pub(super) fn acknowledge(&self, position: Position) {
         self.line.0.lock().stored = Some(position);
@@ -81,7 +102,7 @@ impl Talk {
 
     /// What the executor has said, without a look at the stream.
     pub(super) fn next_ready(&self) -> Option<OriginInput> {
-        self.line.0.lock().words.pop_front()
+        self.line.next()
     }
 
     /// Goes on with the conversation; answers with the next of what the executor has said, if that is `wanted`.

@@ -21,6 +21,7 @@ use workmesh_proto::wire::query::{Fault, WorkFilter};
 use workmesh_proto::wire::unit::{Eof, Kind, Outcome};
 
 use super::active::{Active, MAX_EVENTS};
+use super::batch::Batches;
 use super::drive::{Drive, event};
 use super::host::Host;
 use super::place::place;
@@ -48,6 +49,7 @@ pub(crate) struct Work {
     /// Questions to executors that may be open at the same time without an answer.
     pub(super) questions: Semaphore,
     pub(super) releases: Releases,
+    pub(super) batches: Batches,
     table: Mutex<Table>,
     pub(super) names: Names,
     tasks: TaskTracker,
@@ -167,6 +169,7 @@ impl Work {
             room: Notify::new(),
             questions: Semaphore::new(MAX_QUESTIONS),
             releases: Releases::default(),
+            batches: Batches::default(),
             table: Mutex::default(),
             names: Names::default(),
             tasks: TaskTracker::new(),
@@ -428,7 +431,7 @@ impl Work {
     }
 
     /// Figures for the status: what is here now, and what the store has done since the start.
-    pub(crate) fn figures(&self) -> [(&'static str, u64); 13] {
+    pub(crate) fn figures(&self) -> [(&'static str, u64); 14] {
         let (units, settled) = {
             let table = self.table.lock();
             (table.by_time.len(), table.succeeded.len() + table.failed.len())
@@ -438,6 +441,7 @@ impl Work {
             ("work.units", units as u64),
             ("work.unended", units.saturating_sub(settled) as u64),
             ("work.hosted", self.host.count() as u64),
+            ("work.batched", self.batches.offered()),
             ("work.undeferred", self.host.undeferred()),
             ("store.keys", usage.keys),
             ("store.log_bytes", usage.log_bytes),

@@ -1,5 +1,6 @@
 //! The host as an origin sees it: frames in, frames out, over a conversation within the node.
 
+mod batch;
 mod brief;
 mod releases;
 

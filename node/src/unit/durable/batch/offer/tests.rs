@@ -1,0 +1,241 @@
+//! What an origin makes of a batch.
+
+use std::collections::BTreeMap;
+
+use workmesh_proto::Incarnation;
+use workmesh_proto::unit::durable::{DurableOrigin, OriginTimings};
+use workmesh_proto::wire::frame::Frame;
+use workmesh_proto::wire::unit::{Accepted, Eof};
+
+use workmesh_proto::UnitId;
+
+use super::*;
+use crate::unit::durable::talk::Talk;
+use crate::unit::placement::Outstanding;
+
+fn order(payload_bytes: u64, parameter: usize) -> Order {
+    Order {
+        directive: "m:f".to_owned(),
+        to: None,
+        params: BTreeMap::from([("key".to_owned(), "x".repeat(parameter))]),
+        payload_bytes,
+        payload_digest: 0,
+        submitted_ms: 1,
+        deadline_ms: None,
+        trace: None,
+        idempotent: false,
+    }
+}
+
+fn executor() -> NodeId {
+    NodeId::parse("e").unwrap()
+}
+
+fn parcel() -> (Parcel, Talk) {
+    let order = order(0, 0);
+    let machine = DurableOrigin::submit(order.clone(), None, OriginTimings::default(), 1);
+    let active = Active::new(UnitId(uuid::Uuid::now_v7()), &machine, 0, Vec::new());
+    let line = Arc::<Line>::default();
+    let placed = Arc::<Outstanding>::default().place(&executor());
+    let parcel = Parcel {
+        order: Arc::new(order),
+        offer: Offer {
+            number: 1,
+            life: Incarnation(1),
+        },
+        payload: Bytes::new(),
+        reply: Reply::new(Arc::new(active), line.clone(), 5),
+    };
+    (parcel, Talk::in_batch(5, line, placed))
+}
+
+fn piece(serial: u64, bytes: usize) -> Item {
+    let data = Bytes::from(vec![0; bytes]);
+    let piece = Piece {
+        serial,
+        data,
+        last: true,
+    };
+    Item::Response { unit: 1, piece }
+}
+
+fn accepted() -> Item {
+    let executor = executor();
+    Item::Frame(Frame::cbor(FrameType::Accepted, 1, &Accepted { executor }))
+}
+
+fn eof() -> Eof {
+    Eof::without_responses(Kind::Cancelled, "cancelled")
+}
+
+fn heard(talk: &Talk) -> Vec<OriginInput> {
+    std::iter::from_fn(|| talk.next_ready()).collect()
+}
+
+#[test]
+fn what_comes_meanwhile_goes_together_in_bounded_batches() {
+    let batches = Batches::default();
+    let mut talks = Vec::new();
+    for at in 0..MAX_BATCH + 2 {
+        let (parcel, talk) = parcel();
+        let begins = batches.push(&executor(), parcel);
+        assert_eq!(begins, at % MAX_BATCH == 0, "one offers each batch");
+        talks.push(talk);
+    }
+    for expected in [MAX_BATCH, 2, 0] {
+        assert_eq!(batches.take(&executor()).len(), expected);
+    }
+    assert!(batches.waiting.lock().is_empty(), "nothing stays of an executor");
+    for talk in talks {
+        assert!(
+            matches!(heard(&talk)[..], [OriginInput::Broken(5, _)]),
+            "it was given up"
+        );
+    }
+}
+
+#[test]
+fn a_unit_hears_its_own_words_up_to_the_last() {
+    let (mut parcel, talk) = parcel();
+    let end = Item::Frame(Frame::cbor(FrameType::Eof, 1, &eof()));
+    for item in [accepted(), piece(1, 3), end.clone(), end, piece(2, 3)] {
+        parcel.reply.hear(item);
+    }
+    drop(parcel);
+    let Item::Response { piece, .. } = piece(1, 3) else {
+        unreachable!()
+    };
+    let expected = [
+        OriginInput::Accepted(5),
+        OriginInput::Piece(5, piece),
+        OriginInput::Eof(5, eof()),
+    ];
+    assert_eq!(heard(&talk), expected);
+}
+
+#[test]
+fn a_unit_that_is_not_over_is_asked_for() {
+    let (mut parcel, talk) = parcel();
+    parcel.reply.hear(accepted());
+    parcel
+        .reply
+        .hear(Item::Frame(Frame::new(FrameType::Unfinished, 1, Bytes::new())));
+    let said = heard(&talk);
+    assert!(
+        matches!(said[..], [OriginInput::Accepted(5), OriginInput::Broken(5, _)]),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn what_has_no_place_in_a_batch_ends_its_unit() {
+    let frame = |kind| Item::Frame(Frame::new(kind, 1, Bytes::new()));
+    let payload = Item::Payload {
+        unit: 1,
+        data: Bytes::new(),
+    };
+    let wrong = [
+        frame(FrameType::Started),
+        frame(FrameType::Submit),
+        frame(FrameType::Eof),
+        payload,
+    ];
+    for item in wrong {
+        let (mut parcel, talk) = parcel();
+        parcel.reply.hear(item.clone());
+        let said = heard(&talk);
+        assert!(
+            matches!(said[..], [OriginInput::Fault(5, Kind::Protocol, _)]),
+            "{item:?}: {said:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_too_much_for_a_batch_is_asked_for() {
+    for (count, bytes) in [(MAX_PIECES, 0), (1, MAX_BATCHED_RESPONSE_BYTES)] {
+        let (mut parcel, talk) = parcel();
+        for serial in 1..=count as u64 {
+            parcel.reply.hear(piece(serial, bytes));
+        }
+        assert_eq!(heard(&talk).len(), count, "all that may be");
+        for _ in 0..9 {
+            parcel.reply.hear(piece(1, 1));
+        }
+        assert!(matches!(heard(&talk)[..], [OriginInput::Broken(5, _)]));
+    }
+}
+
+#[test]
+fn a_second_acceptance_is_a_fault_and_nothing_follows() {
+    let (mut parcel, talk) = parcel();
+    for _ in 0..9 {
+        parcel.reply.hear(accepted());
+    }
+    let said = heard(&talk);
+    assert!(
+        matches!(
+            said[..],
+            [OriginInput::Accepted(5), OriginInput::Fault(5, Kind::Protocol, _)]
+        ),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_unit_that_has_turned_away_is_neither_offered_nor_told() {
+    let (mut parcel, talk) = parcel();
+    assert!(parcel.reply.is_wanted());
+    drop(talk);
+    assert!(!parcel.reply.is_wanted());
+    for serial in 1..9 {
+        parcel.reply.hear(piece(serial, 1));
+    }
+    assert!(parcel.reply.line.next().is_none());
+}
+
+#[test]
+fn only_small_units_go_together() {
+    assert!(is_small(&order(3000, 0)) && is_small(&order(0, 3000)));
+    assert!(!is_small(&order(4000, 0)) && !is_small(&order(0, 4000)));
+    assert!(!is_small(&order(u64::MAX, 0)));
+}
+
+#[test]
+fn what_counts_as_small_fits() {
+    let mut largest = order(0, 0);
+    largest.directive = "m:".to_owned() + &"f".repeat(254);
+    largest.trace = Some("t".repeat(128));
+    largest.deadline_ms = Some(u64::MAX);
+    largest.params = (0..64).map(|at| (at.to_string(), "v".repeat(30))).collect();
+    assert!(is_small(&largest));
+    while is_small(&largest) {
+        largest.payload_bytes += 1;
+    }
+    let offer = Offer {
+        number: u32::MAX,
+        life: Incarnation(u64::MAX),
+    };
+    let submit = largest.submission(UnitId(uuid::Uuid::max()), offer, 0);
+    let body = Frame::cbor(FrameType::Submit, 1, &submit).body.len() as u64;
+    assert!(body + largest.payload_bytes <= MAX_BATCHED_BYTES as u64, "{body}");
+}
+
+#[tokio::test]
+async fn a_number_that_the_batch_does_not_have_breaks_it_off() {
+    for number in [0, 2, u32::MAX] {
+        let item = Item::Payload {
+            unit: number,
+            data: Bytes::new(),
+        };
+        // A frame of a later version is nobody's.
+        let newer = Frame {
+            kind: 0xff,
+            ..Frame::new(FrameType::Batch, number, Bytes::new())
+        };
+        let mut receiver = PipeReceiver::of(VecDeque::from([Item::Frame(newer), item]));
+        let (parcel, _talk) = parcel();
+        let error = hear(&mut receiver, &mut [parcel.reply]).await.unwrap_err();
+        assert!(error.to_string().contains("in a batch of 1"), "{error}");
+    }
+}

@@ -1,0 +1,254 @@
+//! Several units in one conversation.
+
+use std::collections::BTreeMap;
+
+use workmesh_proto::wire::durable::{MAX_BATCH, MAX_BATCHED_BYTES};
+use workmesh_proto::wire::frame::Frame;
+
+use super::*;
+
+/// The origin's end of a batch that has just begun.
+fn open_batch(rig: &Rig) -> Talk {
+    let (ours, theirs) = Pipe::local();
+    let mut talk = Talk(ours);
+    rig.host.answer_here(theirs);
+    talk.0.sender.put_bare(FrameType::Batch);
+    talk
+}
+
+fn put(talk: &mut Talk, number: u32, unit: &Submit, payload: &[u8]) {
+    talk.0.sender.turn_to(number);
+    talk.0.sender.put(FrameType::Submit, unit);
+    talk.0.sender.put_payload(Bytes::copy_from_slice(payload));
+    talk.0.sender.put_bare(FrameType::PayloadEnd);
+}
+
+/// What is said of each number.
+async fn answers(mut talk: Talk) -> BTreeMap<u32, Said> {
+    talk.say_no_more().await;
+    let mut answers = BTreeMap::<u32, Said>::new();
+    while let Ok(Some(item)) = talk.0.receiver.next().await {
+        let said = answers.entry(item.unit()).or_default();
+        match item {
+            Item::Response { piece, .. } => said.bytes.extend_from_slice(&piece.data),
+            Item::Frame(frame) => {
+                let kind = frame.frame_type().unwrap();
+                said.frames.push(kind);
+                match kind {
+                    FrameType::Eof => said.eof = Some(codec::decode(&frame.body).unwrap()),
+                    FrameType::Refused => {
+                        said.refused = Some(codec::decode::<Refused>(&frame.body).unwrap().kind);
+                    }
+                    _ => {}
+                }
+            }
+            Item::Payload { .. } => panic!("payload from an executor"),
+        }
+    }
+    answers
+}
+
+#[tokio::test]
+async fn each_unit_of_a_batch_is_taken_as_if_it_had_come_alone() {
+    let mut rig = rig();
+    // However busy the machine is: they are over by then.
+    Arc::get_mut(&mut rig.host).unwrap().moment = Duration::from_secs(60);
+    let mut talk = open_batch(&rig);
+    let again = submit("echo:bytes", 1);
+    put(&mut talk, 1, &submit("echo:bytes", 3), b"one");
+    put(&mut talk, 2, &submit("no:such", 0), b"");
+    put(&mut talk, 3, &submit("echo:bytes", 0), b"");
+    put(&mut talk, 4, &submit("echo:bytes", 2), b"too long");
+    put(&mut talk, 5, &again, b"5");
+    put(&mut talk, 6, &again, b"6");
+    let answers = answers(talk).await;
+    let over = [FrameType::Accepted, FrameType::Eof];
+    for (number, bytes) in [(1, "one"), (3, ""), (5, "5")] {
+        let said = &answers[&number];
+        assert_eq!((&said.frames[..], said.end()), (&over[..], Some(Kind::Ok)));
+        assert_eq!(said.bytes, bytes.as_bytes());
+    }
+    assert_eq!(answers[&2].refused, Some(Kind::UnknownModule));
+    assert_eq!(answers[&4].refused, Some(Kind::PayloadBroken));
+    assert_eq!(answers[&6].refused, Some(Kind::Duplicate));
+    assert_eq!(rig.host.store.usage().keys, 0);
+}
+
+#[tokio::test]
+async fn a_unit_of_a_batch_that_goes_on_is_stored_and_can_be_asked_for() {
+    let rig = rig();
+    let mut talk = open_batch(&rig);
+    let unit = submit("gate:bytes", 0);
+    let gate = Gate::of(unit.unit);
+    put(&mut talk, 1, &unit, b"");
+    let answers = answers(talk).await;
+    assert_eq!(answers[&1].frames, [FrameType::Accepted, FrameType::Unfinished]);
+    assert_eq!(rig.host.store.usage().keys, 1);
+    let mut resumed = rig.resume(&unit).await;
+    gate.go(Go::Return);
+    assert_eq!(resumed.hear().await.end(), Some(Kind::Ok));
+}
+
+#[tokio::test]
+async fn a_unit_of_a_batch_may_take_its_payload_in_any_way() {
+    let rig = rig();
+    let mut talk = open_batch(&rig);
+    let unit = submit("echo:buffer", 3);
+    put(&mut talk, 1, &unit, b"abc");
+    let answers = answers(talk).await;
+    assert_eq!(answers[&1].frames, [FrameType::Accepted, FrameType::Unfinished]);
+    let said = rig.resume(&unit).await.hear().await;
+    assert_eq!((said.end(), &said.bytes[..]), (Some(Kind::Ok), &b"abc"[..]));
+}
+
+#[tokio::test]
+async fn an_origin_that_turns_away_from_a_batch_leaves_its_units_as_they_are() {
+    let rig = rig();
+    let mut talk = open_batch(&rig);
+    let unit = submit("gate:bytes", 0);
+    let gate = Gate::of(unit.unit);
+    put(&mut talk, 1, &unit, b"");
+    talk.say_no_more().await;
+    drop(talk);
+    while gate.is_silent() {
+        tokio::task::yield_now().await;
+    }
+    while rig.host.store.usage().keys == 0 {
+        tokio::task::yield_now().await;
+    }
+    let mut resumed = rig.resume(&unit).await;
+    gate.go(Go::Return);
+    assert_eq!(resumed.hear().await.end(), Some(Kind::Ok));
+}
+
+#[tokio::test]
+async fn what_is_being_stored_when_the_origin_goes_is_taken_all_the_same() {
+    for directive in ["gate:buffer", "gate:bytes"] {
+        let rig = rig();
+        let mut talk = open_batch(&rig);
+        let unit = submit(directive, 0);
+        let gate = Gate::of(unit.unit);
+        // Told at once, to nobody.
+        put(&mut talk, 1, &submit("no:such", 0), b"");
+        put(&mut talk, 2, &unit, b"");
+        talk.say_no_more().await;
+        drop(talk);
+        while rig.host.store.usage().keys == 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut resumed = rig.resume(&unit).await;
+        gate.go(Go::Return);
+        assert_eq!(resumed.hear().await.end(), Some(Kind::Ok));
+    }
+}
+
+#[tokio::test]
+async fn what_the_disk_does_not_take_yet_is_not_accepted() {
+    let disk = Faulty::new();
+    let mut rig = rig_on(&disk);
+    Arc::get_mut(&mut rig.host).unwrap().moment = Duration::from_secs(1);
+    let mut talk = open_batch(&rig);
+    let unit = submit("gate:bytes", 0);
+    let gate = Gate::of(unit.unit);
+    put(&mut talk, 1, &unit, b"");
+    disk.fault(no_writes(1_000_000));
+    assert!(answers(talk).await.is_empty(), "it has begun, and is not stored");
+    let mut resumed = rig.resume(&unit).await;
+    disk.heal();
+    gate.go(Go::Return);
+    assert_eq!(resumed.hear().await.end(), Some(Kind::Ok));
+}
+
+/// A unit that brings so many bytes into its batch, and its payload.
+fn of_bytes(bytes: usize) -> (Submit, Vec<u8>) {
+    let body = |unit: &Submit| Frame::cbor(FrameType::Submit, 0, unit).body.len();
+    // A guess at the length of its payload makes the length of the body right.
+    let unit = submit("echo:bytes", bytes - 300);
+    let payload = bytes - body(&unit);
+    let unit = submit("echo:bytes", payload);
+    assert_eq!(body(&unit) + payload, bytes);
+    (unit, vec![7; payload])
+}
+
+#[tokio::test]
+async fn a_batch_of_the_largest_size_is_taken() {
+    let rig = rig_with(|settings| settings.queue = MAX_BATCH, WorkSettings::default());
+    let mut talk = open_batch(&rig);
+    for number in 1..=MAX_BATCH as u32 {
+        let (unit, payload) = of_bytes(MAX_BATCHED_BYTES);
+        put(&mut talk, number, &unit, &payload);
+    }
+    let answers = answers(talk).await;
+    assert_eq!(answers.len(), MAX_BATCH);
+    for (number, said) in answers {
+        // Whichever had to wait for long is only accepted.
+        let whole = said.end() == Some(Kind::Ok) && !said.bytes.is_empty();
+        assert!(
+            whole || said.frames.contains(&FrameType::Unfinished),
+            "{number}: {said:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_batch_is_not_answered_and_leaves_nothing() {
+    let rig = rig();
+    let unit = || submit("echo:bytes", 1);
+    let mut talks = Vec::new();
+    let mut wrong = |act: &dyn Fn(&mut Talk)| {
+        let mut talk = open_batch(&rig);
+        put(&mut talk, 1, &unit(), b"x");
+        act(&mut talk);
+        talks.push(talk);
+    };
+    wrong(&|talk| put(talk, 3, &unit(), b"x"));
+    wrong(&|talk| put(talk, 1, &unit(), b"x"));
+    wrong(&|talk| put(talk, 0, &unit(), b"x"));
+    wrong(&|talk| put(talk, u32::MAX, &unit(), b"x"));
+    wrong(&|talk| {
+        let (unit, payload) = of_bytes(MAX_BATCHED_BYTES + 1);
+        put(talk, 2, &unit, &payload);
+    });
+    wrong(&|talk| {
+        let durable = false;
+        put(talk, 2, &Submit { durable, ..unit() }, b"x");
+    });
+    wrong(&|talk| {
+        let params = (0..65).map(|at| (at.to_string(), String::new())).collect();
+        put(talk, 2, &Submit { params, ..unit() }, b"x");
+    });
+    wrong(&|talk| {
+        talk.0.sender.turn_to(1);
+        talk.0.sender.put_payload(Bytes::from_static(b"late"));
+    });
+    wrong(&|talk| {
+        talk.0.sender.turn_to(2);
+        talk.0.sender.put(FrameType::Submit, &unit());
+        put(talk, 3, &unit(), b"x");
+    });
+    wrong(&|talk| {
+        talk.0.sender.turn_to(2);
+        talk.0.sender.put(FrameType::Submit, &unit());
+    });
+    wrong(&|talk| {
+        talk.0.sender.turn_to(2);
+        talk.0.sender.put_bare(FrameType::Submit);
+    });
+    wrong(&|talk| talk.0.sender.put_bare(FrameType::Batch));
+    wrong(&|talk| {
+        for number in 2..=MAX_BATCH as u32 + 1 {
+            put(talk, number, &unit(), b"x");
+        }
+    });
+    for talk in talks {
+        let said = answers(talk).await;
+        assert!(said.is_empty(), "{said:?}");
+    }
+    assert_eq!((rig.host.count(), rig.host.store.usage().keys), (0, 0));
+}
+
+#[tokio::test]
+async fn a_batch_of_nothing_is_answered_with_nothing() {
+    let rig = rig();
+    assert!(answers(open_batch(&rig)).await.is_empty());
+}
