@@ -60,11 +60,9 @@ impl Ask {
         let Ok(turn) = work.questions.acquire().await else {
             return OriginInput::Unreachable(at, "the node stops".to_owned());
         };
-        let opening = tokio::time::timeout(ANSWER, open(&work, &self.executor));
-        let Pipe { sender, mut receiver } = match opening.await {
-            Ok(Ok(pipe)) => pipe,
-            Ok(Err(error)) => return OriginInput::Unreachable(at, error.to_string()),
-            Err(_) => return OriginInput::Unreachable(at, silent(&self.executor)),
+        let Pipe { sender, mut receiver } = match reach(&work, &self.executor).await {
+            Ok(pipe) => pipe,
+            Err(why) => return OriginInput::Unreachable(at, why),
         };
         let executor = self.executor.clone();
         let asked = Notify::new();
@@ -194,6 +192,14 @@ impl Answered<'_> {
         if self.is_set() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// Opens a conversation in time for a question, or says why the executor has not heard of it.
+pub(super) async fn reach(work: &Work, executor: &NodeId) -> Result<Pipe, String> {
+    match tokio::time::timeout(ANSWER, open(work, executor)).await {
+        Ok(opened) => opened.map_err(|error| error.to_string()),
+        Err(_) => Err(silent(executor)),
     }
 }
 

@@ -355,7 +355,7 @@ impl Drive {
 
     fn ask(&mut self, conversation: u64, executor: NodeId, question: Question) {
         let line = Arc::<Line>::default();
-        let together = is_small(&self.order) && self.work.takes_batch(&executor);
+        let together = self.at_hand.is_some() && is_small(&self.order) && self.work.takes_batch(&executor);
         let placed = self.work.units.outstanding.place(&executor);
         if let Question::Offer(offer) = question
             && together

@@ -27,9 +27,9 @@ const COMING: Duration = Duration::from_secs(10);
 /// One unit of a batch.
 struct Submission {
     submit: Submit,
-    /// Of both.
-    bytes: usize,
     payload: BytesMut,
+    /// Of its `Submit` and its payload together.
+    bytes: usize,
     complete: bool,
 }
 
@@ -129,20 +129,19 @@ impl Host {
     }
 
     fn put_told(&self, sender: &mut PipeSender, told: Told) {
-        let executor = self.node.clone();
+        if matches!(told, Told::Over(..) | Told::Taken) {
+            let executor = self.node.clone();
+            sender.put(FrameType::Accepted, &Accepted { executor });
+        }
         match told {
-            Told::Over(items, eof) => {
-                sender.put(FrameType::Accepted, &Accepted { executor });
-                Self::put_over(sender, items, &eof);
-            }
-            Told::Taken => {
-                sender.put(FrameType::Accepted, &Accepted { executor });
-                let unfinished = Unfinished {
+            Told::Over(items, eof) => Self::put_over(sender, items, &eof),
+            Told::Taken => sender.put(
+                FrameType::Unfinished,
+                &Unfinished {
                     state: "accepted".to_owned(),
                     reason: String::new(),
-                };
-                sender.put(FrameType::Unfinished, &unfinished);
-            }
+                },
+            ),
             Told::Refused(refused) => sender.put(FrameType::Refused, &refused),
             Told::Gone => {}
         }
@@ -201,8 +200,8 @@ impl Submissions {
         }
         self.0.push(Submission {
             submit,
-            bytes: body.len(),
             payload: BytesMut::new(),
+            bytes: body.len(),
             complete: false,
         });
         Ok(())

@@ -19,7 +19,7 @@ use workmesh_proto::wire::unit::Kind;
 
 use crate::link::LinkError;
 use crate::unit::durable::active::Active;
-use crate::unit::durable::ask::{ANSWER, open, read, silent};
+use crate::unit::durable::ask::{ANSWER, reach, read, silent};
 use crate::unit::durable::now_ms;
 use crate::unit::durable::pipe::{Pipe, PipeReceiver, PipeSender};
 use crate::unit::durable::talk::Line;
@@ -215,13 +215,9 @@ impl Work {
         self.batches
             .offered
             .fetch_add(batch.len() as u64, Ordering::Relaxed);
-        let opening = tokio::time::timeout(ANSWER, open(self, executor)).await;
-        let pipe = match opening {
-            Ok(Ok(pipe)) => pipe,
-            Ok(Err(error)) => {
-                return unreachable(batch.into_iter().map(|parcel| parcel.reply), &error.to_string());
-            }
-            Err(_) => return unreachable(batch.into_iter().map(|parcel| parcel.reply), &silent(executor)),
+        let pipe = match reach(self, executor).await {
+            Ok(pipe) => pipe,
+            Err(why) => return unreachable(batch.into_iter().map(|parcel| parcel.reply), &why),
         };
         let Pipe {
             mut sender,

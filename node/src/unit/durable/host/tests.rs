@@ -139,6 +139,35 @@ struct Said {
 }
 
 impl Said {
+    /// `true`: this was the last of a unit.
+    fn hear(&mut self, item: Item) -> bool {
+        let frame = match item {
+            Item::Response { piece, .. } => {
+                self.bytes.extend_from_slice(&piece.data);
+                return false;
+            }
+            Item::Frame(frame) => frame,
+            Item::Payload { .. } => panic!("the executor sends payload"),
+        };
+        let kind = frame.frame_type().unwrap();
+        self.frames.push(kind);
+        match kind {
+            FrameType::Refused => {
+                self.refused = Some(codec::decode::<Refused>(&frame.body).unwrap().kind);
+            }
+            FrameType::Released => {
+                self.released
+                    .push(codec::decode::<Released>(&frame.body).unwrap().unit);
+            }
+            FrameType::Eof => self.eof = Some(codec::decode(&frame.body).unwrap()),
+            FrameType::Returned => {
+                codec::decode::<Returned>(&frame.body).unwrap();
+            }
+            _ => {}
+        }
+        matches!(kind, FrameType::Eof | FrameType::Returned | FrameType::Refused)
+    }
+
     fn end(&self) -> Option<Kind> {
         self.eof.as_ref().map(|eof| eof.kind)
     }
@@ -184,31 +213,7 @@ impl Talk {
         let Ok(Some(item)) = self.0.receiver.next().await else {
             return false;
         };
-        match item {
-            Item::Response { piece, .. } => said.bytes.extend_from_slice(&piece.data),
-            Item::Frame(frame) => {
-                let kind = frame.frame_type().unwrap();
-                said.frames.push(kind);
-                match kind {
-                    FrameType::Refused => {
-                        said.refused = Some(codec::decode::<Refused>(&frame.body).unwrap().kind);
-                    }
-                    FrameType::Released => {
-                        said.released
-                            .push(codec::decode::<Released>(&frame.body).unwrap().unit);
-                    }
-                    FrameType::Eof => said.eof = Some(codec::decode(&frame.body).unwrap()),
-                    FrameType::Returned => {
-                        codec::decode::<Returned>(&frame.body).unwrap();
-                    }
-                    _ => {}
-                }
-                let last = [FrameType::Eof, FrameType::Returned, FrameType::Refused];
-                return !last.contains(&kind);
-            }
-            Item::Payload { .. } => panic!("the executor sends payload"),
-        }
-        true
+        !said.hear(item)
     }
 }
 
