@@ -143,7 +143,8 @@ impl Executor {
     /// Passes wake-ups from the workers' threads on to this runtime, many at a time, for ever. Without it each costs a system
     /// call of its own; the task is to be spawned on the runtime that reads the units' outputs.
     pub(crate) async fn attend(self) {
-        self.owner.pool.wakeups.attend().await;
+        let pool = &self.owner.pool;
+        pool.wakeups.attend(|| pool.call_threads()).await;
     }
 
     /// Has `note` called on the worker's thread before a durable unit begins, from here on. If it fails the unit does not begin, and

@@ -160,23 +160,35 @@ impl Pool {
     /// A payload of the bytes kind has arrived: the unit may run.
     pub(super) fn payload_complete(self: &Arc<Self>, unit: &Arc<Unit>) {
         let mut state = self.state.lock();
-        if unit.phase.get() == Phase::Arriving {
-            self.make_ready(&mut state, unit);
+        if unit.phase.get() != Phase::Arriving || !self.enqueue(&mut state, unit) {
+            return;
+        }
+        if self.is_quick(unit) && self.wakeups.call_later() {
+            self.hint(&state);
+        } else {
+            self.call_thread(&mut state);
         }
     }
 
     fn make_ready(self: &Arc<Self>, state: &mut State, unit: &Arc<Unit>) {
+        if self.enqueue(state, unit) {
+            self.call_thread(state);
+        }
+    }
+
+    /// Puts the unit where threads look for it. `false`: it waits for its worker's own limit.
+    fn enqueue(&self, state: &mut State, unit: &Arc<Unit>) -> bool {
         if !state.ledger.reserve(unit.worker) {
             state.held.insert((unit.worker, unit.order), Arc::clone(unit));
             unit.phase.set(Phase::Held);
-            return;
+            return false;
         }
         state.ready.insert(unit.order, Arc::clone(unit));
         unit.phase.set(Phase::Ready);
         if self.is_quick(unit) {
             self.wakeups.arm();
         }
-        self.call_thread(state);
+        true
     }
 
     /// Gives back a reservation: the worker's next held unit gets it.

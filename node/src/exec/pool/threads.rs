@@ -17,9 +17,22 @@ use crate::exec::unit::{Phase, Unit};
 const SEEK: Duration = Duration::from_micros(20);
 
 impl Pool {
+    /// Sees that threads come for all that is ready.
+    pub(in crate::exec) fn call_threads(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        for _ in 0..state.ready.len() {
+            self.call_thread(&mut state);
+        }
+    }
+
+    /// Lets threads that look around without the lock know what is ready.
+    pub(super) fn hint(&self, state: &State) {
+        self.ready_hint.store(state.ready.len(), Ordering::Relaxed);
+    }
+
     /// Sees that a thread comes for what is ready.
     pub(super) fn call_thread(self: &Arc<Self>, state: &mut State) {
-        self.ready_hint.store(state.ready.len(), Ordering::Relaxed);
+        self.hint(state);
         let coming = state.seeking + state.called;
         if state.idle > state.called && state.ready.len() > coming {
             state.called += 1;
@@ -91,7 +104,7 @@ impl Pool {
 
     fn take_ready(&self, state: &mut State) -> Option<Arc<Unit>> {
         let (_, unit) = state.ready.pop_first()?;
-        self.ready_hint.store(state.ready.len(), Ordering::Relaxed);
+        self.hint(state);
         state.running += 1;
         unit.phase.set(Phase::Running);
         self.publish(state);
