@@ -117,9 +117,9 @@ pub struct WorkSettings {
     pub spool_limit: u64,
     /// A unit whose executor is out of reach for longer is lost; 1 second to a year.
     pub lost_after: Duration,
-    /// A small unit is offered together with others once so many units are under way at its executor: a single one gains nothing by it,
-    /// and of one that is not over in a moment it is heard a little later that it began. No source of the configuration has it.
-    pub batch_from: u32,
+    /// A small unit is offered together with others if so many others have not ended: a single one gains nothing by it, and of one that is
+    /// not over in a moment it is heard a little later that it began. At most 1,000,000, which no load reaches.
+    pub batch_from: usize,
     /// How long, and how many, units that succeeded are kept after their end.
     pub keep_succeeded: Retention,
     /// The same for all that ended otherwise.

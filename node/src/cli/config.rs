@@ -190,6 +190,7 @@ work.quota = \"16GiB\"                # default
 work.reserve = \"256MiB\"             # default
 work.spool_limit = \"1GiB\"           # default
 work.lost_after = \"24h\"             # default
+work.batch_from = 8                 # default
 work.keep_succeeded_for = \"24h\"     # default
 work.keep_succeeded_count = 100000  # default
 work.keep_succeeded_bytes = \"4GiB\"  # default

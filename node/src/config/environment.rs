@@ -66,6 +66,7 @@ impl Environment {
         work.reserve = self.parse(&layer::WORK_RESERVE, value::reserve)?;
         work.spool_limit = self.parse(&layer::WORK_SPOOL_LIMIT, value::spool_limit)?;
         work.lost_after = self.parse(&layer::WORK_LOST_AFTER, value::lost_after)?;
+        work.batch_from = self.parse(&layer::WORK_BATCH_FROM, value::batch_from)?;
         work.keep_succeeded_for = self.parse(&layer::KEEP_SUCCEEDED_FOR, value::keep_for)?;
         work.keep_succeeded_count = self.parse(&layer::KEEP_SUCCEEDED_COUNT, value::keep_count)?;
         work.keep_succeeded_bytes = self.parse(&layer::KEEP_SUCCEEDED_BYTES, value::size)?;
@@ -152,6 +153,7 @@ mod tests {
             ("NODE_WORK_RESERVE", "0B"),
             ("NODE_WORK_SPOOL_LIMIT", "1MiB"),
             ("NODE_WORK_LOST_AFTER", "1h"),
+            ("NODE_WORK_BATCH_FROM", "0"),
             ("NODE_WORK_KEEP_SUCCEEDED_FOR", "2h"),
             ("NODE_WORK_KEEP_SUCCEEDED_COUNT", "3"),
             ("NODE_WORK_KEEP_SUCCEEDED_BYTES", "4GiB"),

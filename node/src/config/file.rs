@@ -207,6 +207,7 @@ mod tests {
             reserve = "0B"
             spool_limit = "64KiB"
             lost_after = "4s"
+            batch_from = 0
             keep_succeeded_for = "5s"
             keep_succeeded_count = 6
             keep_succeeded_bytes = "7B"
@@ -226,7 +227,7 @@ mod tests {
             assert!(file.line(key.path).is_some(), "{}", key.path);
         }
         assert_eq!(file.line("mesh.cost"), Some(5));
-        assert_eq!(file.line("workers.http"), Some(29));
+        assert_eq!(file.line("workers.http"), Some(30));
     }
 
     #[test]

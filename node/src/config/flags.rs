@@ -77,6 +77,9 @@ struct WorkArgs {
     /// How long the executor of a durable unit may be out of reach [default: 24h]
     #[arg(long, value_name = "DURATION", value_parser = value::lost_after)]
     work_lost_after: Option<Duration>,
+    /// How many durable units have not ended before further small ones are offered in batches [default: 8]
+    #[arg(long, value_name = "N", value_parser = value::batch_from)]
+    work_batch_from: Option<usize>,
     /// How long durable units that succeeded are kept [default: 24h]
     #[arg(long, value_name = "DURATION", value_parser = value::keep_for)]
     work_keep_succeeded_for: Option<Duration>,
@@ -104,6 +107,7 @@ impl WorkArgs {
             reserve: self.work_reserve,
             spool_limit: self.work_spool_limit,
             lost_after: self.work_lost_after,
+            batch_from: self.work_batch_from,
             keep_succeeded_for: self.work_keep_succeeded_for,
             keep_succeeded_count: self.work_keep_succeeded_count,
             keep_succeeded_bytes: self.work_keep_succeeded_bytes,
@@ -236,6 +240,7 @@ mod tests {
             "--work-reserve=2B",
             "--work-spool-limit=3MiB",
             "--work-lost-after=4h",
+            "--work-batch-from=11",
             "--work-keep-succeeded-for=5h",
             "--work-keep-succeeded-count=6",
             "--work-keep-succeeded-bytes=7B",
@@ -248,6 +253,7 @@ mod tests {
             reserve,
             spool_limit,
             lost_after,
+            batch_from,
             keep_succeeded_for,
             keep_succeeded_count,
             keep_succeeded_bytes,
@@ -264,7 +270,10 @@ mod tests {
             (lost_after, keep_succeeded_for, keep_failed_for),
             (hours(4), hours(5), hours(8))
         );
-        assert_eq!((keep_succeeded_count, keep_failed_count), (Some(6), Some(9)));
+        assert_eq!(
+            (batch_from, keep_succeeded_count, keep_failed_count),
+            (Some(11), Some(6), Some(9))
+        );
         assert_eq!((keep_succeeded_bytes, keep_failed_bytes), (Some(7), Some(10)));
     }
 

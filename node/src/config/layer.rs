@@ -66,6 +66,8 @@ pub(super) struct WorkTable {
     pub(super) spool_limit: Option<u64>,
     #[serde(deserialize_with = "lost_after")]
     pub(super) lost_after: Option<Duration>,
+    #[serde(deserialize_with = "batch_from")]
+    pub(super) batch_from: Option<usize>,
     #[serde(deserialize_with = "keep_for")]
     pub(super) keep_succeeded_for: Option<Duration>,
     #[serde(deserialize_with = "keep_count")]
@@ -121,6 +123,7 @@ keys! {
     WORK_RESERVE = "work.reserve", "NODE_WORK_RESERVE", "--work-reserve";
     WORK_SPOOL_LIMIT = "work.spool_limit", "NODE_WORK_SPOOL_LIMIT", "--work-spool-limit";
     WORK_LOST_AFTER = "work.lost_after", "NODE_WORK_LOST_AFTER", "--work-lost-after";
+    WORK_BATCH_FROM = "work.batch_from", "NODE_WORK_BATCH_FROM", "--work-batch-from";
     KEEP_SUCCEEDED_FOR = "work.keep_succeeded_for", "NODE_WORK_KEEP_SUCCEEDED_FOR", "--work-keep-succeeded-for";
     KEEP_SUCCEEDED_COUNT = "work.keep_succeeded_count", "NODE_WORK_KEEP_SUCCEEDED_COUNT", "--work-keep-succeeded-count";
     KEEP_SUCCEEDED_BYTES = "work.keep_succeeded_bytes", "NODE_WORK_KEEP_SUCCEEDED_BYTES", "--work-keep-succeeded-bytes";
@@ -225,6 +228,10 @@ fn spool_limit<'de, D: Deserializer<'de>>(source: D) -> Result<Option<u64>, D::E
 
 fn lost_after<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Duration>, D::Error> {
     text(source, value::lost_after)
+}
+
+fn batch_from<'de, D: Deserializer<'de>>(source: D) -> Result<Option<usize>, D::Error> {
+    number(source, value::check_batch_from)
 }
 
 fn keep_for<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Duration>, D::Error> {

@@ -227,7 +227,12 @@ impl Merge {
                 default.lost_after,
                 time,
             ),
-            batch_from: default.batch_from,
+            batch_from: self.pick(
+                &layer::WORK_BATCH_FROM,
+                |l| l.work.batch_from,
+                default.batch_from,
+                count,
+            ),
             keep_succeeded: Retention {
                 age: self.pick(
                     &layer::KEEP_SUCCEEDED_FOR,

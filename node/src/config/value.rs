@@ -24,6 +24,7 @@ const DETECTION: (Duration, Duration) = (Duration::from_millis(200), Duration::f
 const PAYLOAD_IDLE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(86_400));
 const DRAIN_GRACE: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(86_400));
 const LOST_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8760 * 3600));
+const MAX_BATCH_FROM: usize = 1_000_000;
 const KEEP_FOR: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(87_600 * 3600));
 const MAX_KEEP_COUNT: usize = 10_000_000;
 const MIN_QUOTA_BYTES: u64 = 16 * 1024 * 1024;
@@ -238,6 +239,14 @@ pub(super) fn keep_for(text: &str) -> Result<Duration, String> {
 }
 
 /// How many ended units are kept.
+pub(super) fn batch_from(text: &str) -> Result<usize, String> {
+    count(text, 0, MAX_BATCH_FROM)
+}
+
+pub(super) fn check_batch_from(number: i64) -> Result<usize, String> {
+    check_count(number, 0, MAX_BATCH_FROM)
+}
+
 pub(super) fn keep_count(text: &str) -> Result<usize, String> {
     count(text, 0, MAX_KEEP_COUNT)
 }
@@ -470,8 +479,10 @@ mod tests {
         for bad in ["-1", "10000001"] {
             assert!(keep_count(bad).is_err(), "{bad}");
         }
+        assert_eq!((batch_from("0"), batch_from("1000000")), (Ok(0), Ok(1_000_000)));
         for bad in ["-1", "1000001"] {
             assert!(queue(bad).is_err(), "{bad}");
+            assert!(batch_from(bad).is_err(), "{bad}");
         }
     }
 

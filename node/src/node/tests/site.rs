@@ -147,7 +147,7 @@ pub(super) struct Site {
 
 impl Site {
     /// Starts both over these disks, A's first, and waits until they know each other.
-    pub(super) async fn start(identities: &Identities, disks: &[Faulty; 2], batch_from: u32) -> Self {
+    pub(super) async fn start(identities: &Identities, disks: &[Faulty; 2], batch_from: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = |name| Settings {
             listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),

@@ -10,7 +10,7 @@ fn batched(site: &Site) -> u64 {
 }
 
 /// Two nodes that have a unit go in a batch from so many others on, until `act` is over; then they are stopped.
-fn together(batch_from: u32, act: impl AsyncFnOnce(&Site)) {
+fn together(batch_from: usize, act: impl AsyncFnOnce(&Site)) {
     let identities = Identities::new();
     live(async {
         let site = Site::start(&identities, &[Faulty::new(), Faulty::new()], batch_from).await;

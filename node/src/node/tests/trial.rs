@@ -122,10 +122,10 @@ impl Trial {
     }
 
     /// How many units have to be under way for the next one to go in a batch.
-    fn batch_from(&self) -> u32 {
+    fn batch_from(&self) -> usize {
         match self.class {
             Class::Batched => 0,
-            _ => u32::MAX,
+            _ => usize::MAX,
         }
     }
 

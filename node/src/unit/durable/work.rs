@@ -123,8 +123,10 @@ impl Table {
     }
 
     fn enter(&mut self, unit: UnitId, submitted_ms: u64, entry: Entry) {
-        self.by_time.insert((submitted_ms, unit), ());
-        self.units.insert(unit, entry);
+        let before = self.units.insert(unit, entry);
+        if !matches!(before, Some(Entry::Active(_) | Entry::Ended(_))) {
+            self.by_time.insert((submitted_ms, unit), ());
+        }
     }
 
     /// The unit has ended for all concerned.
@@ -345,6 +347,13 @@ impl Work {
             self.table.lock().end(ended);
         }
         active.settle();
+    }
+
+    /// Units that have not ended for all concerned, with those that are being stored.
+    pub(super) fn under_way(&self) -> usize {
+        let table = self.table.lock();
+        let settled = table.succeeded.len() + table.failed.len();
+        table.units.len().saturating_sub(settled)
     }
 
     // being asked

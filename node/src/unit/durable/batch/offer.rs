@@ -188,7 +188,8 @@ impl Batches {
 impl Work {
     /// Whether what is offered to this node goes with others now.
     pub(in crate::unit::durable) fn takes_batch(&self, executor: &NodeId) -> bool {
-        if self.units.outstanding.on(executor) < self.settings.batch_from {
+        let others = self.under_way().saturating_sub(1);
+        if others < self.settings.batch_from {
             return false;
         }
         let view = self.units.mesh.view();
