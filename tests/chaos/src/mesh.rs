@@ -18,6 +18,8 @@ use crate::plan::{links, name};
 
 /// Flags of every node: small pools, so that units queue, and neighbours that are given up soon.
 const FLAGS: [&str; 6] = ["--max-workers", "4", "--queue", "256", "--detection", "2s"];
+/// A further flag of every other node: it offers each small durable unit in a batch.
+const IN_BATCHES: [&str; 2] = ["--work-batch-from", "0"];
 /// Units that run at once on a node.
 pub(crate) const SLOTS: usize = 4;
 /// Pause between two looks at something that has no event.
@@ -65,6 +67,9 @@ impl Mesh {
         for node in 0..nodes {
             let id = name(node);
             let mut spec = Spec::new(&id).program(program).args(&FLAGS);
+            if node % 2 == 1 {
+                spec = spec.args(&IN_BATCHES);
+            }
             for (_, listener) in links.iter().filter(|(dialler, _)| *dialler == node) {
                 let proxy = UdpProxy::start(mesh.process(*listener).address());
                 spec = spec.peer(proxy.address());

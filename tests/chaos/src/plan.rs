@@ -18,6 +18,9 @@ const CALM: Duration = Duration::from_secs(2);
 const LARGE_ONE_IN: u64 = 60;
 const LARGE_BYTES: u64 = 64 * MIB;
 const MIB: u64 = 1024 * 1024;
+/// With one unit in so many there come, in the same moment, [`BURST`] small ones.
+const BURST_ONE_IN: u64 = 40;
+const BURST: usize = 12;
 /// Deadline of a unit of a steady load that names its node.
 const STEADY_DEADLINE: Duration = Duration::from_secs(100);
 /// Purposes of the seed's generators.
@@ -157,7 +160,11 @@ fn units(settings: &Settings) -> Vec<Unit> {
     let mut units = Vec::new();
     let mut at = Duration::ZERO;
     while at < settings.duration {
-        units.push(unit(&mut rng, settings, at));
+        let first = unit(&mut rng, settings, at);
+        if rng.range(1..=BURST_ONE_IN) == 1 {
+            units.extend(burst(&mut rng, &first));
+        }
+        units.push(first);
         at += rng.millis(0..=2 * UNIT_EVERY_MS);
     }
     units
@@ -226,6 +233,27 @@ fn unit(rng: &mut Rng, settings: &Settings, at: Duration) -> Unit {
         idempotent: rng.chance(30),
         whim,
     }
+}
+
+/// Small units of the origin and for the executor of `first`: some of them are offered together.
+fn burst(rng: &mut Rng, first: &Unit) -> Vec<Unit> {
+    let mut one = || Unit {
+        id: id(rng),
+        way: match first.way {
+            Way::Plain => Way::Plain,
+            Way::Durable | Way::Detached => Way::Detached,
+        },
+        work: Work::Record(Responses {
+            count: rng.range(0..=2),
+            bytes: rng.range(0..=1024),
+            chunk: 0,
+            sleep_ms: rng.range(0..=9).saturating_sub(4),
+        }),
+        idempotent: rng.chance(30),
+        whim: Whim::None,
+        ..first.clone()
+    };
+    (0..BURST).map(|_| one()).collect()
 }
 
 fn work(rng: &mut Rng) -> Work {
@@ -454,6 +482,12 @@ mod tests {
         }
         has(&|unit| matches!(unit.work, Work::Record(r) if r.count * r.bytes == LARGE_BYTES));
         has(&|unit| matches!(unit.whim, Whim::Die(_)) && unit.way == Way::Durable);
+        let together = |units: &[Unit]| {
+            units
+                .iter()
+                .all(|unit| (unit.at, unit.origin) == (units[0].at, units[0].origin))
+        };
+        assert!(plan.units.windows(BURST).any(together));
         has(&|unit| matches!(unit.whim, Whim::Repeat(_)) && unit.way == Way::Detached);
         let names: BTreeSet<_> = plan
             .faults

@@ -30,6 +30,8 @@ pub(crate) struct Verdict {
     /// Units by how they were submitted and what became of them.
     outcomes: BTreeMap<(Way, String), u64>,
     footprints: Vec<(String, Footprint, Footprint)>,
+    /// Durable units that nodes have offered in batches since they were last started.
+    batched: u64,
     /// Everything that must not be.
     pub(crate) violations: Vec<String>,
 }
@@ -99,6 +101,7 @@ impl Verdict {
                 if wrong.is_empty() || asked.elapsed() > LIMIT || interrupt::stopped() {
                     self.add(wrong.into_iter().map(|text| format!("{}: {text}", name(node))));
                     self.footprints.push((name(node), *start, now));
+                    self.batched += batched(mesh, node);
                     break;
                 }
                 thread::sleep(LOOK);
@@ -163,6 +166,13 @@ fn busy(mesh: &Mesh, node: usize) -> Option<String> {
     (!idle).then(|| format!("units are left in its pool: {pool}"))
 }
 
+/// Durable units that a node has offered in batches.
+fn batched(mesh: &Mesh, node: usize) -> u64 {
+    let status = mesh.ask(node, &["status", "--json"]).unwrap_or_default();
+    let counters = status.first().map(|status| &status["counters"]);
+    counters.map_or(0, |counters| counters["work.batched"].as_u64().unwrap_or(0))
+}
+
 /// What became of a unit, in a word.
 fn fate(seen: &Seen, report: Option<&Report>) -> String {
     let end = seen.ends.first().map(|end| &end.outcome);
@@ -201,6 +211,7 @@ impl fmt::Display for Verdict {
                 format!("{before} -> {after}")
             )?;
         }
+        writeln!(f, "offered in batches since the last starts: {}", self.batched)?;
         for violation in &self.violations {
             writeln!(f, "VIOLATION  {violation}")?;
         }

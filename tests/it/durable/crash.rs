@@ -4,9 +4,11 @@ use rustix::process::Signal;
 use serde_json::Value;
 use workmesh_tests::{Running, Spec, TestMesh, wait_until};
 
-use super::{FAST, MIB, Task, line, only_end, run, setting, wait_until_idle};
+use super::{FAST, MIB, Task, line, line_with, only_end, run, setting, wait_until_idle};
 
 const RESPONSES: u64 = 4;
+/// Small units that are submitted at once.
+const BURST: u64 = 16;
 const TO_E: [&str; 2] = ["--to", "E"];
 
 fn rounds() -> u64 {
@@ -170,4 +172,55 @@ fn an_attached_client_sees_the_end_across_a_kill_of_its_node() {
         Vec::from_iter(1..=RESPONSES)
     );
     assert_eq!(task.runs().len(), 1);
+}
+
+/// Submits small units, kills a node as soon as some of them have begun, and waits until all have ended and are released.
+fn burst_across_a_kill(mesh: &mut TestMesh, victim: &str, round: u64) -> Vec<Task> {
+    mesh.wait_until_all_routes();
+    let one = |_| Task::new(mesh).responses(1, 100).slowly(100, round % 3);
+    let tasks = Vec::from_iter((0..BURST).map(one));
+    let submit = |task: &Task| {
+        let words = task.submit(&["--detach", "--to", "E"]);
+        mesh.begin("A", &Vec::from_iter(words.iter().map(String::as_str)))
+    };
+    let clients = Vec::from_iter(tasks.iter().map(submit));
+    let begun = |task: &&Task| !task.runs().is_empty();
+    wait_until("units have begun", || {
+        tasks.iter().filter(begun).count() as u64 > round * 5 % BURST
+    });
+    mesh.node(victim).kill();
+    mesh.restart(victim);
+    for (task, client) in tasks.iter().zip(clients) {
+        // Its node was killed before it answered: the same unit once more.
+        if client.finish().status != 0 {
+            task.detach(mesh, "A", &TO_E).ok();
+        }
+        task.settled(mesh, "A");
+    }
+    tasks
+}
+
+#[test]
+fn a_process_is_killed_while_small_units_go_in_batches() {
+    let mut mesh = line_with(&["A", "R", "E"], &["--work-batch-from", "0"]);
+    for round in 0..rounds() {
+        for victim in ["A", "R"] {
+            for task in burst_across_a_kill(&mut mesh, victim, round) {
+                task.succeeded(&mesh, "A");
+            }
+        }
+        for task in burst_across_a_kill(&mut mesh, "E", round) {
+            let report = task.show(&mesh, "A");
+            if report["outcome"] == "lost" {
+                assert_eq!(report["kind"], "node_lost", "{report}");
+                task.exact_responses(&mesh, "A");
+                assert!(task.runs().len() <= 1, "{:?}", task.runs());
+            } else {
+                task.succeeded(&mesh, "A");
+            }
+        }
+    }
+    let batched = mesh.status("A")["counters"]["work.batched"].as_u64();
+    assert!(batched >= Some(BURST), "{batched:?}");
+    wait_until_idle(&mesh, "E");
 }

@@ -33,10 +33,15 @@ fn setting(variable: &str, otherwise: u64) -> u64 {
 
 /// A - E, or A - R - E: origin, relay, executor. Nodes listen in this order, each dials the one before.
 fn line(ids: &[&str]) -> TestMesh {
+    line_with(ids, &[])
+}
+
+/// The same, with further flags for all.
+fn line_with(ids: &[&str], flags: &[&str]) -> TestMesh {
     let mut mesh = TestMesh::new();
     let mut before = None;
     for id in ids {
-        let mut spec = Spec::new(id).own_workers().args(&FAST);
+        let mut spec = Spec::new(id).own_workers().args(&FAST).args(flags);
         if let Some(address) = before {
             spec = spec.peer(address);
         }
