@@ -274,6 +274,30 @@ fn a_clock_that_leaps_does_not_lose_a_unit_that_can_be_reached() {
 }
 
 #[test]
+fn what_may_run_again_is_not_given_up_soon_if_it_is_for_one_node() {
+    for (to, attempts) in [(None, 2), (Some(candidate("E").executor), 1)] {
+        let named = to.is_some();
+        let mut bench = Bench::running(Order { to, ..order(true) });
+        bench.tell(OriginInput::Broken(1, "cut".into()));
+        bench.tell(OriginInput::Unreachable(2, "no route".into()));
+        bench.wait(TIMINGS.give_up_ms);
+        let (conversation, _) = bench.resumed();
+        bench.tell(OriginInput::Unreachable(conversation, "no route".into()));
+        if named {
+            bench.wait(TIMINGS.retry_most_ms);
+            let (conversation, _) = bench.resumed();
+            bench.tell(OriginInput::Accepted(conversation));
+            assert_eq!(bench.unit.phase(), OriginPhase::Running);
+        } else {
+            assert_eq!(bench.unit.phase(), OriginPhase::Waiting);
+            bench.wait(TIMINGS.retry_most_ms);
+            bench.found("F");
+        }
+        assert_eq!(bench.unit.history().attempts(), attempts);
+    }
+}
+
+#[test]
 fn what_is_given_back_is_released_by_its_executor() {
     let mut bench = Bench::submitted(order(false), Some(candidate("E")));
     bench.tell(OriginInput::Accepted(1));

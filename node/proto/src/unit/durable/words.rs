@@ -15,7 +15,7 @@ pub struct OriginTimings {
     pub retry_least_ms: u64,
     /// The longest wait between attempts.
     pub retry_most_ms: u64,
-    /// An idempotent unit whose executor is out of reach for longer is offered to another one.
+    /// An idempotent unit whose executor is out of reach for longer is offered to another one, unless it is for that one alone.
     pub give_up_ms: u64,
     /// A unit whose executor is out of reach for longer is lost.
     pub lost_ms: u64,

@@ -201,7 +201,9 @@ impl DurableOrigin {
         if followed && self.now.saturating_sub(self.accepted_ms) >= self.timings.retry_most_ms {
             self.progress();
         }
-        let patience = match self.may_run_again() {
+        // Nobody else can have what is for one node, and once that can be reached it may still be running there.
+        let elsewhere = self.history.order().to.is_none();
+        let patience = match elsewhere && self.may_run_again() {
             true => self.timings.give_up_ms,
             false => self.timings.lost_ms,
         };
