@@ -14,6 +14,7 @@ use workmesh_proto::{Incarnation, NodeId, UnitId};
 
 use crate::log::{Crash, Level, Log, LogEntry};
 use crate::net::{Answer, Ask};
+use crate::plan;
 use crate::worker::Worker;
 use crate::world::{Event, World};
 
@@ -62,7 +63,7 @@ pub(crate) struct Executor {
 impl Executor {
     pub(crate) fn new(number: usize, limits: TableLimits) -> Self {
         Self {
-            name: NodeId::parse(&format!("E{number}")).expect("a good name"),
+            name: plan::executor(number),
             life: 1,
             up: true,
             draining: false,

@@ -362,7 +362,9 @@ impl World {
     /// An executor as the mesh knows it, which may be wrong.
     fn candidate(&mut self, unit: usize) -> Option<Candidate> {
         let stale = self.is_rough() && self.rng.chance(10);
+        let named = self.plan.units[unit].to;
         let good: Vec<usize> = (0..self.executors.len())
+            .filter(|e| named.is_none_or(|named| named == *e))
             .filter(|e| {
                 let node = &self.executors[*e];
                 stale || (node.up && !node.draining && node.apart_until <= self.now)

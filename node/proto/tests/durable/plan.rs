@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use workmesh_proto::UnitId;
 use workmesh_proto::record::Order;
 use workmesh_proto::unit::durable::{OriginTimings, TableLimits};
 use workmesh_proto::wire::unit::Kind;
+use workmesh_proto::{NodeId, UnitId};
 
 use crate::rng::Rng;
 
@@ -42,6 +42,8 @@ pub(crate) struct Plan {
 pub(crate) struct UnitPlan {
     pub(crate) id: UnitId,
     pub(crate) submit_ms: u64,
+    /// The executor that it is for, if that is named.
+    pub(crate) to: Option<usize>,
     pub(crate) deadline_ms: Option<u64>,
     pub(crate) cancel_ms: Option<u64>,
     pub(crate) order_idempotent: bool,
@@ -56,17 +58,22 @@ pub(crate) struct UnitPlan {
     output: Vec<Sent>,
 }
 
+/// The name of an executor.
+pub(crate) fn executor(number: usize) -> NodeId {
+    NodeId::parse(&format!("E{number}")).expect("a good name")
+}
+
 impl Plan {
     pub(crate) fn new(rng: &mut Rng) -> Self {
         let calm = rng.chance(10);
-        let units = 1 + rng.index(3);
+        let (executors, units) = (1 + rng.index(3), 1 + rng.index(3));
         let rough_ms = if calm { 0 } else { rng.range(500..20_000) };
         let only_kills = rng.chance(15);
         let patience = if only_kills { 1000 } else { 1 };
         Self {
-            executors: 1 + rng.index(3),
+            executors,
             units: (0..units)
-                .map(|number| UnitPlan::new(number, rough_ms, rng))
+                .map(|number| UnitPlan::new(number, executors, rough_ms, rng))
                 .collect(),
             timings: OriginTimings {
                 retry_least_ms: 100,
@@ -95,12 +102,13 @@ impl Plan {
 }
 
 impl UnitPlan {
-    fn new(number: usize, rough_ms: u64, rng: &mut Rng) -> Self {
+    fn new(number: usize, executors: usize, rough_ms: u64, rng: &mut Rng) -> Self {
         let often = |percent, rng: &mut Rng| rng.chance(percent);
         let submit_ms = rng.range(0..1 + rough_ms / 3);
         Self {
             id: UnitId(uuid(number)),
             submit_ms,
+            to: often(25, rng).then(|| rng.index(executors)),
             deadline_ms: often(25, rng).then(|| submit_ms + rng.range(0..rough_ms + 2000)),
             cancel_ms: often(15, rng).then(|| submit_ms + rng.range(0..rough_ms + 2000)),
             order_idempotent: often(45, rng),
@@ -121,7 +129,7 @@ impl UnitPlan {
     pub(crate) fn order(&self) -> Order {
         Order {
             directive: "sim:unit".into(),
-            to: None,
+            to: self.to.map(executor),
             params: BTreeMap::new(),
             payload_bytes: self.payload,
             payload_digest: 0,

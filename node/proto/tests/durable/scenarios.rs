@@ -289,12 +289,27 @@ fn what_may_run_again_is_not_given_up_soon_if_it_is_for_one_node() {
             bench.tell(OriginInput::Accepted(conversation));
             assert_eq!(bench.unit.phase(), OriginPhase::Running);
         } else {
-            assert_eq!(bench.unit.phase(), OriginPhase::Waiting);
+            assert_eq!(bench.unit.phase(), OriginPhase::Waiting, "for another one");
             bench.wait(TIMINGS.retry_most_ms);
             bench.found("F");
         }
         assert_eq!(bench.unit.history().attempts(), attempts);
     }
+}
+
+#[test]
+fn what_may_run_again_waits_for_its_one_node_once_that_is_given_up() {
+    let to = Some(candidate("E").executor);
+    let mut bench = Bench::running(Order { to, ..order(true) });
+    bench.tell(OriginInput::Broken(1, "cut".into()));
+    bench.tell(OriginInput::Unreachable(2, "no route".into()));
+    bench.wait(TIMINGS.lost_ms);
+    let (conversation, _) = bench.resumed();
+    bench.tell(OriginInput::Unreachable(conversation, "no route".into()));
+    assert_eq!((bench.unit.phase(), bench.end()), (OriginPhase::Waiting, None));
+    bench.wait(TIMINGS.retry_most_ms);
+    bench.found("E");
+    assert_eq!(bench.unit.history().attempts(), 2);
 }
 
 #[test]

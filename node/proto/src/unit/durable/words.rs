@@ -17,7 +17,7 @@ pub struct OriginTimings {
     pub retry_most_ms: u64,
     /// An idempotent unit whose executor is out of reach for longer is offered to another one, unless it is for that one alone.
     pub give_up_ms: u64,
-    /// A unit whose executor is out of reach for longer is lost.
+    /// A unit whose executor is out of reach for longer is lost; one that may run again waits for it.
     pub lost_ms: u64,
     /// An executor that can't be told of an end for longer is never told.
     pub owe_ms: u64,
