@@ -140,11 +140,11 @@ impl Executor {
         pool.find(id).is_some_and(|unit| pool.withdraw(&unit))
     }
 
-    /// Passes wake-ups from the workers' threads on to this runtime, many at a time, for ever. Without it each costs a system
-    /// call of its own; the task is to be spawned on the runtime that reads the units' outputs.
+    /// Passes wake-ups from the workers' threads on to this runtime, and calls threads for quick units, many at a time, for
+    /// ever. Without it each costs a system call of its own; the task is to be spawned on the runtime that admits units and reads their outputs.
     pub(crate) async fn attend(self) {
         let pool = &self.owner.pool;
-        pool.wakeups.attend(|| pool.call_threads()).await;
+        pool.wakeups.attend(|| pool.call_all()).await;
     }
 
     /// Has `note` called on the worker's thread before a durable unit begins, from here on. If it fails the unit does not begin, and

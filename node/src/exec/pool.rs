@@ -1,5 +1,5 @@
 //! The pool: its units, its threads and the hand-over between them. Everything about where a unit is stands under
-//! one lock, held for short moments; functions run, and wakers wake, outside it.
+//! one lock, held for short moments; functions run, and units' wakers wake, outside it. Behind it is taken the lock of `wakeups`.
 
 mod admission;
 mod pace;
@@ -36,7 +36,7 @@ pub(super) struct Pool {
     pub(super) registry: Registry,
     pub(super) settings: ExecSettings,
     pub(super) meters: Meters,
-    /// From the workers' threads to the runtime.
+    /// From the workers' threads to the runtime, and back.
     pub(super) wakeups: Wakeups,
     /// Is told of each durable unit before it begins.
     pub(super) starts: OnceLock<NoteStart>,
@@ -76,6 +76,8 @@ struct State {
     called: usize,
     /// Look around for a unit.
     seeking: usize,
+    /// Were started and have not looked yet.
+    starting: usize,
     running: usize,
     abandoned: usize,
     /// Units told to stop whose functions have not returned, by time; at most one for each slot.
@@ -130,6 +132,7 @@ impl Pool {
             idle: 0,
             called: 0,
             seeking: 0,
+            starting: 0,
             running: 0,
             abandoned: 0,
             stopping: VecDeque::new(),
@@ -166,13 +169,13 @@ impl Pool {
         if self.is_quick(unit) && self.wakeups.call_later() {
             self.hint(&state);
         } else {
-            self.call_thread(&mut state);
+            self.call_threads(&mut state);
         }
     }
 
     fn make_ready(self: &Arc<Self>, state: &mut State, unit: &Arc<Unit>) {
         if self.enqueue(state, unit) {
-            self.call_thread(state);
+            self.call_threads(state);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Wake-ups on their way from the workers' threads to the runtime's. Each would cost a system call there and a turn of the
 //! runtime here, which sends what it finds: one unit's end in a packet. Gathered, they cost that once for many units.
 //!
-//! The other way it is the same: quick units that become ready in one turn of the runtime call threads once, when the tasks that are
+//! The other way it is the same: quick units whose payloads become complete in one turn of the runtime call threads once, when the tasks that are
 //! ready have had theirs. A thread that is called for the first of them may take the runtime's processor, and the runtime's lock.
 //!
 //! A wake-up may be held back for a moment when more are about to follow. Nothing is held back unless the attendant is sure to
@@ -117,7 +117,7 @@ impl Wakeups {
         into.append(&mut gathered.wakers);
     }
 
-    /// Sleeps unless something has been passed on. Answers with whether the attendant is armed.
+    /// Sleeps unless something has been passed on, or threads are to be called. Answers with whether the attendant is armed.
     fn sleep(&self, cx: &Context<'_>) -> Option<bool> {
         let mut gathered = self.0.lock();
         if gathered.calls || (!gathered.wakers.is_empty() && gathered.held_since.is_none()) {

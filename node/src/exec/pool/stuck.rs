@@ -66,7 +66,7 @@ impl Pool {
             state.ledger.leave(unit.worker);
             tracing::warn!(unit = %unit.id, directive = unit.entry.directive, "gave up a worker that does not stop");
             self.unreserve(state, unit.worker);
-            self.call_thread(state);
+            self.call_threads(state);
         }
     }
 }

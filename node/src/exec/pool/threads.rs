@@ -18,11 +18,8 @@ const SEEK: Duration = Duration::from_micros(20);
 
 impl Pool {
     /// Sees that threads come for all that is ready.
-    pub(in crate::exec) fn call_threads(self: &Arc<Self>) {
-        let mut state = self.state.lock();
-        for _ in 0..state.ready.len() {
-            self.call_thread(&mut state);
-        }
+    pub(in crate::exec) fn call_all(self: &Arc<Self>) {
+        self.call_threads(&mut self.state.lock());
     }
 
     /// Lets threads that look around without the lock know what is ready.
@@ -30,20 +27,24 @@ impl Pool {
         self.ready_hint.store(state.ready.len(), Ordering::Relaxed);
     }
 
-    /// Sees that a thread comes for what is ready.
-    pub(super) fn call_thread(self: &Arc<Self>, state: &mut State) {
+    /// Sees that threads come for what is ready: calls those that sleep, and starts those that are missing.
+    pub(super) fn call_threads(self: &Arc<Self>, state: &mut State) {
         self.hint(state);
-        let coming = state.seeking + state.called;
-        if state.idle > state.called && state.ready.len() > coming {
+        while state.idle > state.called && state.ready.len() > state.coming() {
             state.called += 1;
             self.work.notify_one();
         }
-        if state.ready.len() <= state.idle + state.seeking || state.threads >= self.settings.slots {
-            return;
+        for _ in 0..state.missing(self.settings.slots) {
+            if let Err(error) = self.start_thread(state) {
+                tracing::error!(threads = state.threads, %error, "can't start another worker thread");
+                return;
+            }
         }
-        if let Err(error) = self.start_thread(state) {
-            tracing::error!(threads = state.threads, %error, "can't start another worker thread");
-        }
+    }
+
+    #[cfg(test)]
+    pub(in crate::exec) fn threads(&self) -> usize {
+        self.state.lock().threads
     }
 
     pub(super) fn start_thread(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
@@ -52,10 +53,12 @@ impl Pool {
         thread::Builder::new().name(name).spawn(move || pool.work())?;
         state.threads_started += 1;
         state.threads += 1;
+        state.starting += 1;
         Ok(())
     }
 
     fn work(self: Arc<Self>) {
+        self.state.lock().starting -= 1;
         let mut next = self.take();
         while let Some(unit) = next {
             let started = Instant::now();
@@ -147,5 +150,19 @@ impl Pool {
         } else {
             next.or_else(|| self.take())
         }
+    }
+}
+
+impl State {
+    /// Threads that look for a unit soon without being called.
+    fn coming(&self) -> usize {
+        self.seeking + self.called + self.starting
+    }
+
+    /// How many threads are to be started, of `slots` in all, so that there is one for each unit that is ready.
+    fn missing(&self, slots: usize) -> usize {
+        let free = self.idle + self.seeking + self.starting;
+        let room = slots.saturating_sub(self.threads);
+        self.ready.len().saturating_sub(free).min(room)
     }
 }

@@ -172,3 +172,14 @@ fn an_executor_without_slots_is_refused() {
         Err(ExecError::NoSlots)
     ));
 }
+
+#[tokio::test]
+async fn there_is_a_thread_for_each_unit_and_no_other() {
+    let rig = rig(6, 100);
+    let units = [(); 3].map(|()| rig.gated("gate:bytes"));
+    while rig.states() != [ActiveState::Running; 3] {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rig.executor.owner.pool.threads(), 3);
+    drop(units);
+}
