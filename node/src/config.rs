@@ -115,10 +115,11 @@ pub struct WorkSettings {
     pub reserve: u64,
     /// Response bytes that a worker may be ahead of what the origin has acknowledged, at least 64 KiB.
     pub spool_limit: u64,
-    /// A unit whose executor is out of reach for longer is lost; 1 second to a year.
+    /// A unit whose executor is out of reach for longer is lost, or waits for it if it may run again; 1 second to a year.
     pub lost_after: Duration,
-    /// A small unit is offered together with others if so many others have not ended: a single one gains nothing by it, and of one that is
-    /// not over in a moment it is heard a little later that it began. At most 1,000,000, which no load reaches.
+    /// A small unit is offered together with others if so many others are under way, from their submission until their executors have
+    /// forgotten them: a single one gains nothing by it, and of one that is not over in a moment it is heard a little later that it began.
+    /// At most 1,000,000.
     pub batch_from: usize,
     /// How long, and how many, units that succeeded are kept after their end.
     pub keep_succeeded: Retention,

@@ -77,7 +77,7 @@ struct WorkArgs {
     /// How long the executor of a durable unit may be out of reach [default: 24h]
     #[arg(long, value_name = "DURATION", value_parser = value::lost_after)]
     work_lost_after: Option<Duration>,
-    /// How many durable units have not ended before further small ones are offered in batches [default: 8]
+    /// How many durable units are under way before further small ones are offered in batches [default: 8]
     #[arg(long, value_name = "N", value_parser = value::batch_from)]
     work_batch_from: Option<usize>,
     /// How long durable units that succeeded are kept [default: 24h]

@@ -238,7 +238,7 @@ pub(super) fn keep_for(text: &str) -> Result<Duration, String> {
     duration(text, KEEP_FOR)
 }
 
-/// How many ended units are kept.
+/// How many other units are under way when one goes in a batch.
 pub(super) fn batch_from(text: &str) -> Result<usize, String> {
     count(text, 0, MAX_BATCH_FROM)
 }
@@ -247,6 +247,7 @@ pub(super) fn check_batch_from(number: i64) -> Result<usize, String> {
     check_count(number, 0, MAX_BATCH_FROM)
 }
 
+/// How many ended units are kept.
 pub(super) fn keep_count(text: &str) -> Result<usize, String> {
     count(text, 0, MAX_KEEP_COUNT)
 }

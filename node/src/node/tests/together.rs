@@ -40,6 +40,19 @@ fn units_go_together_from_a_number_on_and_each_has_its_own_responses() {
 }
 
 #[test]
+fn a_unit_goes_in_a_batch_if_enough_others_are_under_way() {
+    for (batch_from, expected) in [(1, 1), (2, 0)] {
+        together(batch_from, async |site| {
+            let gate = site.hold(&Unit::new(GATED, 200)).await;
+            assert_eq!(batched(site), 0, "it is alone");
+            site.run(&Unit::new(workers::BYTES, 1)).await;
+            assert_eq!(batched(site), expected);
+            drop(gate);
+        });
+    }
+}
+
+#[test]
 fn what_is_not_over_in_a_moment_is_followed_to_its_end() {
     together(0, async |site| {
         let units = [Unit::new(GATED, 200), Unit::new(workers::FILE, 300)];

@@ -349,7 +349,7 @@ impl Work {
         active.settle();
     }
 
-    /// Units that have not ended for all concerned, with those that are being stored.
+    /// Units that have not ended for all concerned, with those that are on their way into the store.
     pub(super) fn under_way(&self) -> usize {
         let table = self.table.lock();
         let settled = table.succeeded.len() + table.failed.len();
