@@ -166,7 +166,9 @@ impl Pool {
         if unit.phase.get() != Phase::Arriving || !self.enqueue(&mut state, unit) {
             return;
         }
-        if self.is_quick(unit) && self.wakeups.call_later() {
+        // Others are to be expected, unless it is alone: then each moment is in its latency.
+        let among_others = unit.durable || state.running > 0 || state.ready.len() > 1;
+        if among_others && self.is_quick(unit) && self.wakeups.call_later() {
             self.hint(&state);
         } else {
             self.call_threads(&mut state);
