@@ -1,5 +1,7 @@
 //! Faults that were found, in the simulation or by reading, each as the few steps that lead to it.
 
+mod apart;
+
 use bytes::Bytes;
 use workmesh_proto::record::{Order, OriginRecord};
 use workmesh_proto::unit::ResponseTally;
@@ -271,45 +273,6 @@ fn a_clock_that_leaps_does_not_lose_a_unit_that_can_be_reached() {
     bench.now += TIMINGS.lost_ms;
     bench.tell(OriginInput::Unreachable(conversation, "no route".into()));
     assert_eq!(bench.end(), Some(Kind::NodeLost));
-}
-
-#[test]
-fn what_may_run_again_is_not_given_up_soon_if_it_is_for_one_node() {
-    for (to, attempts) in [(None, 2), (Some(candidate("E").executor), 1)] {
-        let named = to.is_some();
-        let mut bench = Bench::running(Order { to, ..order(true) });
-        bench.tell(OriginInput::Broken(1, "cut".into()));
-        bench.tell(OriginInput::Unreachable(2, "no route".into()));
-        bench.wait(TIMINGS.give_up_ms);
-        let (conversation, _) = bench.resumed();
-        bench.tell(OriginInput::Unreachable(conversation, "no route".into()));
-        if named {
-            bench.wait(TIMINGS.retry_most_ms);
-            let (conversation, _) = bench.resumed();
-            bench.tell(OriginInput::Accepted(conversation));
-            assert_eq!(bench.unit.phase(), OriginPhase::Running);
-        } else {
-            assert_eq!(bench.unit.phase(), OriginPhase::Waiting, "for another one");
-            bench.wait(TIMINGS.retry_most_ms);
-            bench.found("F");
-        }
-        assert_eq!(bench.unit.history().attempts(), attempts);
-    }
-}
-
-#[test]
-fn what_may_run_again_waits_for_its_one_node_once_that_is_given_up() {
-    let to = Some(candidate("E").executor);
-    let mut bench = Bench::running(Order { to, ..order(true) });
-    bench.tell(OriginInput::Broken(1, "cut".into()));
-    bench.tell(OriginInput::Unreachable(2, "no route".into()));
-    bench.wait(TIMINGS.lost_ms);
-    let (conversation, _) = bench.resumed();
-    bench.tell(OriginInput::Unreachable(conversation, "no route".into()));
-    assert_eq!((bench.unit.phase(), bench.end()), (OriginPhase::Waiting, None));
-    bench.wait(TIMINGS.retry_most_ms);
-    bench.found("E");
-    assert_eq!(bench.unit.history().attempts(), 2);
 }
 
 #[test]
