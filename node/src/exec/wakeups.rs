@@ -86,8 +86,8 @@ impl Wakeups {
         }
     }
 
-    /// Has threads called once the tasks that are ready have had their turn. `false`: nobody is there to do it. Called on the runtime's
-    /// thread: on another one it would cost what it is to spare.
+    /// Has threads called once the tasks that are ready have had their turn. `false`: nobody is there to do it. For the runtime's thread
+    /// alone: from another one it would cost what it is to spare.
     pub(super) fn call_later(&self) -> bool {
         let mut gathered = self.0.lock();
         if gathered.attended

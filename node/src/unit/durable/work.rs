@@ -135,6 +135,11 @@ impl Table {
         self.enter(ended.unit, ended.submitted_ms, Entry::Ended(Arc::new(ended)));
     }
 
+    /// Units that have ended for all concerned.
+    fn settled(&self) -> usize {
+        self.succeeded.len() + self.failed.len()
+    }
+
     fn shelf(&mut self, outcome: Outcome) -> &mut Shelf {
         match outcome {
             Outcome::Succeeded => &mut self.succeeded,
@@ -352,8 +357,7 @@ impl Work {
     /// Units that have not ended for all concerned, with those that are on their way into the store.
     pub(super) fn under_way(&self) -> usize {
         let table = self.table.lock();
-        let settled = table.succeeded.len() + table.failed.len();
-        table.units.len().saturating_sub(settled)
+        table.units.len().saturating_sub(table.settled())
     }
 
     // being asked
@@ -443,7 +447,7 @@ impl Work {
     pub(crate) fn figures(&self) -> [(&'static str, u64); 14] {
         let (units, settled) = {
             let table = self.table.lock();
-            (table.by_time.len(), table.succeeded.len() + table.failed.len())
+            (table.by_time.len(), table.settled())
         };
         let usage = self.store.usage();
         [
