@@ -187,17 +187,8 @@ impl FrameReceiver {
     /// The next item; `None` at a clean end of the stream. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Option<Item>, LinkError> {
         loop {
-            if let Some(item) = self
-                .reader
-                .next_item()
-                .map_err(|e| LinkError::Protocol(e.to_string()))?
-            {
+            if let Some(item) = self.at_hand()? {
                 return Ok(Some(item));
-            }
-            if self.taken < self.arrived {
-                self.reader.feed(std::mem::take(&mut self.chunks[self.taken]));
-                self.taken += 1;
-                continue;
             }
             let wanted = if self.arrived == self.chunks.len() {
                 self.arrived * 4
@@ -215,6 +206,21 @@ impl FrameReceiver {
                 None if self.reader.is_empty() => return Ok(None),
                 None => return Err(LinkError::Protocol("the stream ends within a frame".to_owned())),
             }
+        }
+    }
+
+    /// The next item, if all of it has been read from the stream.
+    pub(crate) fn at_hand(&mut self) -> Result<Option<Item>, LinkError> {
+        loop {
+            let item = self.reader.next_item();
+            if let Some(item) = item.map_err(|e| LinkError::Protocol(e.to_string()))? {
+                return Ok(Some(item));
+            }
+            if self.taken == self.arrived {
+                return Ok(None);
+            }
+            self.reader.feed(std::mem::take(&mut self.chunks[self.taken]));
+            self.taken += 1;
         }
     }
 

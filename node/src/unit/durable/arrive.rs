@@ -21,7 +21,7 @@ use workmesh_proto::wire::items::Item;
 use workmesh_proto::wire::unit::{Kind, Refused, Submit};
 
 use super::answer::refuse;
-use super::brief::Unstored;
+use super::brief::{Moment, Unstored};
 use super::host::{Host, refused};
 use super::hosted::{Hosted, key};
 use super::now_ms;
@@ -103,7 +103,8 @@ impl Host {
         submit: Submit,
         mut pipe: Pipe,
     ) -> Result<(), LinkError> {
-        match self.take_offered(&peer, &submit, &mut pipe.receiver).await {
+        let taken = self.take_offered(&peer, &submit, &mut pipe.receiver, &Moment::Own);
+        match taken.await {
             Ok((hosted, Taken::Over(items))) => self.tell_over(&hosted, items, pipe.sender).await,
             Ok((hosted, Taken::Kept)) => self.converse(&hosted, pipe, Position::default()).await,
             Ok((hosted, Taken::Stored(stored))) => {
@@ -123,6 +124,7 @@ impl Host {
         peer: &NodeId,
         submit: &Submit,
         receiver: &mut PipeReceiver,
+        moment: &Moment<'_>,
     ) -> Result<(Arc<Hosted>, Taken), NotTaken> {
         let (Some(offer), Some(_)) = (submit.offer, submit.payload_bytes) else {
             let message = "a durable submission without an offer, or without its payload's length";
@@ -134,7 +136,7 @@ impl Host {
             hosted: hosted.clone(),
             offer,
         };
-        let arrived = self.arrive(&place, peer, submit, receiver).await;
+        let arrived = self.arrive(&place, peer, submit, receiver, moment).await;
         match &arrived {
             Ok(_) => debug!(unit = %submit.unit, directive = submit.directive, %peer, "durable unit taken"),
             Err(NotTaken::Dropped) => {}
@@ -166,15 +168,20 @@ impl Host {
         peer: &NodeId,
         submit: &Submit,
         receiver: &mut PipeReceiver,
+        moment: &Moment<'_>,
     ) -> Result<Taken, NotTaken> {
         let hosted = &place.hosted;
         let mut admitted = self.admit(peer, submit)?;
+        // What is here already is looked at before what may happen meanwhile.
         let waiting = tokio::select! {
             biased;
+            received = self.receive(hosted, submit, &mut admitted.payload, receiver) => received?,
             () = hosted.stop.cancelled() => return Err(NotTaken::Dropped),
             () = self.draining.cancelled() => return Err(draining().into()),
-            received = self.receive(hosted, submit, &mut admitted.payload, receiver) => received?,
         };
+        if hosted.stop.is_cancelled() {
+            return Err(NotTaken::Dropped);
+        }
         if self.executor.is_draining() {
             return Err(draining().into());
         }
@@ -183,7 +190,7 @@ impl Host {
         let Admitted { payload, output, .. } = admitted;
         // A disk that refuses is asked first.
         if payload.kind() == PayloadKind::Bytes && !self.refuses.load(Ordering::Relaxed) {
-            return self.begin_unstored(hosted, payload, output).await;
+            return self.begin_unstored(hosted, payload, output, moment).await;
         }
         let stored = self.store_taken(hosted).await;
         if matches!(stored, Err(NotTaken::Refused(_))) {
@@ -207,10 +214,11 @@ impl Host {
         hosted: &Arc<Hosted>,
         feed: PayloadFeed,
         output: UnitOutput,
+        moment: &Moment<'_>,
     ) -> Result<Taken, NotTaken> {
         feed.finish();
         let mut unstored = Unstored::new(self, hosted, output);
-        if let Some(items) = unstored.see_end().await {
+        if let Some(items) = unstored.see_end(moment).await {
             return Ok(Taken::Over(items));
         }
         match self.store_taken(hosted).await {
@@ -300,6 +308,9 @@ impl Host {
         receiver: &mut PipeReceiver,
         deadline: Option<Instant>,
     ) -> Result<Option<Item>, NotTaken> {
+        if let Some(item) = receiver.at_hand()? {
+            return Ok(Some(item));
+        }
         let idle = self.executor.payload_idle();
         let stalled = Instant::now() + idle;
         let deadline = deadline.filter(|at| *at <= stalled);

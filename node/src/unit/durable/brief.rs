@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 use workmesh_proto::UnitId;
 use workmesh_proto::unit::durable::ExecutorPhase;
 use workmesh_proto::wire::frame::FrameType;
@@ -36,6 +37,14 @@ const MAX_MOMENTS: usize = 10;
 fn patience(moment: Duration, waiting: usize) -> Duration {
     let moments = (1 + waiting / UNITS_A_MOMENT).min(MAX_MOMENTS);
     moment.saturating_mul(moments as u32)
+}
+
+/// How long a unit waits for its end before it is stored.
+pub(super) enum Moment<'a> {
+    /// As long as it is used to, which is longer among many others.
+    Own,
+    /// Until this is cancelled: the units of a batch wait together.
+    Shared(&'a CancellationToken),
 }
 
 /// A unit waits for its end, as long as this lives.
@@ -84,14 +93,21 @@ impl<'a> Unstored<'a> {
     }
 
     /// Waits a moment for the unit's end. All that it has sent, if it is over by then and may be told of.
-    pub(super) async fn see_end(&mut self) -> Option<VecDeque<OutputItem>> {
+    pub(super) async fn see_end(&mut self, moment: &Moment<'_>) -> Option<VecDeque<OutputItem>> {
         let (host, hosted) = (self.host, self.hosted);
         let (_waiting, others) = Waiting::among(&host.waiting);
+        let passed = async {
+            match moment {
+                Moment::Own => tokio::time::sleep(patience(host.moment, others)).await,
+                Moment::Shared(over) => over.cancelled().await,
+            }
+        };
+        // Whatever has come by then is among the items.
         tokio::select! {
             biased;
+            () = self.see() => {}
             () = hosted.stop.cancelled() => {}
-            // Whatever has come by then is among the items.
-            _ = tokio::time::timeout(patience(host.moment, others), self.see()) => {}
+            () = passed => {}
         }
         let over = match self.items.back() {
             // One that was given back is told of once that is stored.
@@ -151,6 +167,12 @@ fn is_much(items: &VecDeque<OutputItem>) -> bool {
 }
 
 impl Host {
+    /// How long units wait for their ends that come together, so many of them.
+    pub(super) fn patience(&self, coming: usize) -> Duration {
+        let others = self.waiting.load(Ordering::Relaxed) + coming.saturating_sub(1);
+        patience(self.moment, others)
+    }
+
     /// The unit is over: that may be told, and it need not be stored yet.
     fn show(&self, hosted: &Arc<Hosted>, bytes: usize) {
         hosted.show();

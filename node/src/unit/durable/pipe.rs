@@ -164,6 +164,14 @@ impl PipeReceiver {
         Self::Local { items, more: None }
     }
 
+    /// The next item, if it is here already.
+    pub(super) fn at_hand(&mut self) -> Result<Option<Item>, LinkError> {
+        match self {
+            Self::Session { receiver, .. } => receiver.at_hand(),
+            Self::Local { items, .. } => Ok(items.pop_front()),
+        }
+    }
+
     /// The next item; `None` at the clean end. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<Option<Item>, LinkError> {
         match self {

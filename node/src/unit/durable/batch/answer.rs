@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use workmesh_proto::NodeId;
 use workmesh_proto::wire::codec;
 use workmesh_proto::wire::durable::{MAX_BATCH, MAX_BATCHED_BYTES, Unfinished};
@@ -18,6 +19,7 @@ use workmesh_proto::wire::unit::{Accepted, Eof, Refused, Submit};
 use crate::exec::OutputItem;
 use crate::link::LinkError;
 use crate::unit::durable::arrive::{NotTaken, Taken};
+use crate::unit::durable::brief::Moment;
 use crate::unit::durable::host::Host;
 use crate::unit::durable::pipe::{Pipe, PipeReceiver, PipeSender};
 
@@ -89,21 +91,38 @@ impl Host {
         units: Vec<Submission>,
         tell: mpsc::Sender<(u32, Told)>,
     ) {
+        let passed = tokio::time::sleep(self.patience(units.len()));
+        tokio::pin!(passed);
+        let over = CancellationToken::new();
+        let moment = Moment::Shared(&over);
         let mut taking: FuturesUnordered<_> = (1..)
             .zip(units)
             .map(async |(number, unit)| {
-                let told = self.take_whole(peer, unit.submit, unit.payload.freeze()).await;
-                (number, told)
+                let told = self.take_whole(peer, unit.submit, unit.payload.freeze(), &moment);
+                (number, told.await)
             })
             .collect();
-        while let Some(told) = taking.next().await {
-            // There is room for all of them. Nobody may be left to hear it.
-            let _gone = tell.try_send(told);
+        loop {
+            tokio::select! {
+                biased;
+                told = taking.next() => match told {
+                    // There is room for all of them. Nobody may be left to hear it.
+                    Some(told) => drop(tell.try_send(told)),
+                    None => return,
+                },
+                () = &mut passed, if !over.is_cancelled() => over.cancel(),
+            }
         }
     }
 
     /// Takes a unit whose payload is all there, and sees it to its end if that comes in a moment.
-    async fn take_whole(self: &Arc<Self>, peer: &NodeId, submit: Submit, payload: Bytes) -> Told {
+    async fn take_whole(
+        self: &Arc<Self>,
+        peer: &NodeId,
+        submit: Submit,
+        payload: Bytes,
+        moment: &Moment<'_>,
+    ) -> Told {
         let mut receiver = PipeReceiver::of(VecDeque::from([
             Item::Payload {
                 unit: 0,
@@ -111,7 +130,7 @@ impl Host {
             },
             Item::Frame(Frame::new(FrameType::PayloadEnd, 0, Bytes::new())),
         ]));
-        match self.take_offered(peer, &submit, &mut receiver).await {
+        match self.take_offered(peer, &submit, &mut receiver, moment).await {
             Ok((hosted, Taken::Over(items))) => {
                 let eof = hosted.with(|machine| machine.end_of().cloned());
                 eof.map_or(Told::Gone, |eof| Told::Over(items, eof))
