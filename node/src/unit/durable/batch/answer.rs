@@ -148,19 +148,15 @@ impl Host {
     }
 
     fn put_told(&self, sender: &mut PipeSender, told: Told) {
-        if matches!(told, Told::Over(..) | Told::Taken) {
-            let executor = self.node.clone();
-            sender.put(FrameType::Accepted, &Accepted { executor });
-        }
         match told {
+            // That it is accepted goes without saying.
             Told::Over(items, eof) => Self::put_over(sender, items, &eof),
-            Told::Taken => sender.put(
-                FrameType::Unfinished,
-                &Unfinished {
-                    state: "accepted".to_owned(),
-                    reason: String::new(),
-                },
-            ),
+            Told::Taken => {
+                let executor = self.node.clone();
+                sender.put(FrameType::Accepted, &Accepted { executor });
+                let (state, reason) = ("accepted".to_owned(), String::new());
+                sender.put(FrameType::Unfinished, &Unfinished { state, reason });
+            }
             Told::Refused(refused) => sender.put(FrameType::Refused, &refused),
             Told::Gone => {}
         }

@@ -105,10 +105,12 @@ impl Reply {
                 self.break_off("it is not over in a moment");
             }
             Item::Frame(frame) => match read(at, &frame) {
-                Ok(Some(last @ (OriginInput::Eof(..) | OriginInput::Refused(..)))) => self.end(last),
-                Ok(Some(word @ OriginInput::Accepted(_))) if !mem::replace(&mut self.accepted, true) => {
-                    self.say(word)
+                Ok(Some(last @ OriginInput::Refused(..))) => self.end(last),
+                Ok(Some(last @ OriginInput::Eof(..))) => {
+                    self.accept();
+                    self.end(last);
                 }
+                Ok(Some(OriginInput::Accepted(_))) if !self.accepted => self.accept(),
                 Ok(Some(_)) => self.fault("the executor says in a batch what has no place there"),
                 // Of a later version.
                 Ok(None) => {}
@@ -118,7 +120,15 @@ impl Reply {
         }
     }
 
+    /// A unit of which something is told is accepted, whether that was said or not.
+    fn accept(&mut self) {
+        if !mem::replace(&mut self.accepted, true) {
+            self.say(OriginInput::Accepted(self.conversation));
+        }
+    }
+
     fn hear_piece(&mut self, piece: Piece) {
+        self.accept();
         self.pieces += 1;
         self.bytes += piece.data.len();
         // The rest is asked for.

@@ -114,6 +114,20 @@ fn a_unit_hears_its_own_words_up_to_the_last() {
 }
 
 #[test]
+fn what_is_told_of_a_unit_says_that_it_is_accepted() {
+    let end = Item::Frame(Frame::cbor(FrameType::Eof, 1, &eof()));
+    for first in [piece(1, 3), end] {
+        let (mut parcel, talk) = parcel();
+        parcel.reply.hear(first.clone());
+        parcel.reply.hear(accepted());
+        let said = heard(&talk);
+        assert_eq!(said[0], OriginInput::Accepted(5), "{first:?}");
+        let accepted = |word: &&OriginInput| matches!(word, OriginInput::Accepted(_));
+        assert_eq!(said.iter().filter(accepted).count(), 1, "{said:?}");
+    }
+}
+
+#[test]
 fn a_unit_that_is_not_over_is_asked_for() {
     let (mut parcel, talk) = parcel();
     parcel.reply.hear(accepted());
@@ -158,7 +172,7 @@ fn what_is_too_much_for_a_batch_is_asked_for() {
         for serial in 1..=count as u64 {
             parcel.reply.hear(piece(serial, bytes));
         }
-        assert_eq!(heard(&talk).len(), count, "all that may be");
+        assert_eq!(heard(&talk).len(), 1 + count, "accepted, and all that may be");
         for _ in 0..9 {
             parcel.reply.hear(piece(1, 1));
         }

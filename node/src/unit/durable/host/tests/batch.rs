@@ -52,10 +52,12 @@ async fn each_unit_of_a_batch_is_taken_as_if_it_had_come_alone() {
     put(&mut talk, 5, &again, b"5");
     put(&mut talk, 6, &again, b"6");
     let answers = answers(talk).await;
-    let over = [FrameType::Accepted, FrameType::Eof];
     for (number, bytes) in [(1, "one"), (3, ""), (5, "5")] {
         let said = &answers[&number];
-        assert_eq!((&said.frames[..], said.end()), (&over[..], Some(Kind::Ok)));
+        assert_eq!(
+            (&said.frames[..], said.end()),
+            (&[FrameType::Eof][..], Some(Kind::Ok))
+        );
         assert_eq!(said.bytes, bytes.as_bytes());
     }
     assert_eq!(answers[&2].refused, Some(Kind::UnknownModule));
