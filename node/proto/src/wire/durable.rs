@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::unit::Outcome;
 use crate::id::{Incarnation, UnitId};
 
-/// Most [`Release`] frames of one conversation.
+/// Most [`Release`] frames of one conversation, which may be a batch.
 pub const MAX_RELEASES: usize = 1024;
 
 /// Most units of one batch: a conversation of several durable units, numbered from 1 by the `unit` of their frames.
@@ -74,7 +74,7 @@ pub struct Resume {
     pub position: Position,
 }
 
-/// Opens a conversation, and up to [`MAX_RELEASES`] in all may follow each other: the origin has the unit's end on its disk. The
+/// Opens a conversation, and up to [`MAX_RELEASES`] in all may follow each other; or goes before the units of a batch: the origin has the unit's end on its disk. The
 /// executor stops the unit if it still runs, and forgets it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {

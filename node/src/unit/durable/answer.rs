@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt as _};
 use tracing::debug;
-use workmesh_proto::NodeId;
 use workmesh_proto::unit::durable::{ExecutorPhase, ResponseCursor};
 use workmesh_proto::wire::codec;
 use workmesh_proto::wire::durable::{
@@ -15,6 +14,7 @@ use workmesh_proto::wire::durable::{
 use workmesh_proto::wire::frame::{Frame, FrameType};
 use workmesh_proto::wire::items::Item;
 use workmesh_proto::wire::unit::{Accepted, Eof, Refused, Submit};
+use workmesh_proto::{NodeId, UnitId};
 
 use super::host::Host;
 use super::hosted::{Hosted, key};
@@ -82,23 +82,38 @@ impl Host {
         } = pipe;
         let releases = tokio::time::timeout(RELEASES, releases(first, &mut receiver)).await;
         let releases = releases.map_err(|_| LinkError::Closed("the releases did not end".to_owned()))??;
-        // Together: their removals are written together.
-        let releasing: FuturesUnordered<_> = releases
-            .iter()
-            .map(async |release| {
-                let released = self.release(peer, release.unit, release.number).await;
-                released.then_some(release)
-            })
-            .collect();
-        let mut done = releasing.ready_chunks(releases.len());
+        let mut done = self.releasing(peer, &releases).ready_chunks(releases.len());
         while let Some(some) = done.next().await {
-            for Release { unit, outcome, .. } in some.into_iter().flatten() {
-                debug!(%unit, %peer, %outcome, "durable unit released");
-                sender.put(FrameType::Released, &Released { unit: *unit });
+            for unit in some.into_iter().flatten() {
+                sender.put(FrameType::Released, &Released { unit });
             }
             sender.flush().await?;
         }
         sender.finish().await
+    }
+
+    /// Forgets what the origin names, together: what is to be removed of it is written together. Which of it that was, and `None`
+    /// for the others.
+    pub(super) fn releasing(
+        &self,
+        peer: &NodeId,
+        releases: &[Release],
+    ) -> impl Stream<Item = Option<UnitId>> {
+        let released = |release: &Release| {
+            let Release {
+                unit,
+                number,
+                outcome,
+            } = *release;
+            async move {
+                let released = self.release(peer, unit, number).await;
+                if released {
+                    debug!(%unit, %peer, %outcome, "durable unit released");
+                }
+                released.then_some(unit)
+            }
+        };
+        releases.iter().map(released).collect::<FuturesUnordered<_>>()
     }
 
     async fn resume(self: &Arc<Self>, peer: &NodeId, resume: &Resume, pipe: Pipe) -> Result<(), LinkError> {

@@ -1,4 +1,5 @@
-//! What executors are to be told of units that are over. What comes while one is being told goes with the next word to it.
+//! What executors are to be told of units that are over. What comes while one is being told goes with the next word to it; while units are
+//! offered to it in batches, with the next batch.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
@@ -7,21 +8,24 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use workmesh_proto::NodeId;
 use workmesh_proto::wire::codec;
 use workmesh_proto::wire::durable::{MAX_RELEASES, Release, Released};
 use workmesh_proto::wire::frame::FrameType;
 use workmesh_proto::wire::items::Item;
-use workmesh_proto::{NodeId, UnitId};
 
 use super::ask::open;
-use super::pipe::{Pipe, PipeReceiver};
+use super::pipe::{Pipe, PipeReceiver, PipeSender};
 use super::work::Work;
 
 /// How long an executor may take to say that it has forgotten units.
 const RELEASE: Duration = Duration::from_secs(10);
 
+/// How long what is to be told waits for a batch that takes it along.
+const ALONG: Duration = Duration::from_millis(10);
+
 /// One unit's release, and whoever wants to know that the executor knows; dropped, it does not.
-struct Waiting {
+pub(super) struct Waiting {
     release: Release,
     told: oneshot::Sender<()>,
 }
@@ -29,6 +33,28 @@ struct Waiting {
 /// What waits, by executor; there is an entry for each that is being told.
 #[derive(Default)]
 pub(super) struct Releases(Mutex<HashMap<NodeId, VecDeque<Waiting>>>);
+
+/// Releases on their way to an executor. Those that are not heard of when this is dropped were not told.
+#[derive(Default)]
+pub(super) struct Told(VecDeque<Waiting>);
+
+impl Told {
+    /// Gathers them.
+    pub(super) fn put(&self, sender: &mut PipeSender) {
+        for waiting in &self.0 {
+            sender.put(FrameType::Release, &waiting.release);
+        }
+    }
+
+    /// The executor has released a unit. One that it was not told of is of no interest.
+    pub(super) fn settle(&mut self, Released { unit }: Released) {
+        if let Some(at) = self.0.iter().position(|waiting| waiting.release.unit == unit) {
+            // Nobody may want to know any more: the node stops, or a later word to the executor has been heard.
+            let waiting = self.0.remove(at);
+            let _gone = waiting.is_some_and(|waiting| waiting.told.send(()).is_err());
+        }
+    }
+}
 
 /// Tells one executor. When it goes, so does what waits: none of that was told.
 struct Teller<'a> {
@@ -39,7 +65,7 @@ struct Teller<'a> {
 
 impl Teller<'_> {
     /// What is to be told next. At the end of it the executor's entry goes, and whoever comes then has to tell.
-    fn next(&mut self) -> Option<VecDeque<Waiting>> {
+    fn next(&mut self) -> Option<Told> {
         let mut executors = self.releases.0.lock();
         let queue = executors.get_mut(self.executor)?;
         if queue.is_empty() {
@@ -47,8 +73,7 @@ impl Teller<'_> {
             self.over = true;
             return None;
         }
-        let rest = queue.split_off(queue.len().min(MAX_RELEASES));
-        Some(mem::replace(queue, rest))
+        Some(take(queue))
     }
 }
 
@@ -60,7 +85,17 @@ impl Drop for Teller<'_> {
     }
 }
 
+fn take(queue: &mut VecDeque<Waiting>) -> Told {
+    let rest = queue.split_off(queue.len().min(MAX_RELEASES));
+    Told(mem::replace(queue, rest))
+}
+
 impl Releases {
+    /// What waits for this executor, for somebody who has a word with it: its teller finds it gone.
+    pub(super) fn take(&self, executor: &NodeId) -> Told {
+        self.0.lock().get_mut(executor).map(take).unwrap_or_default()
+    }
+
     /// `true`: nobody tells this executor anything yet, and the caller has to.
     fn push(&self, executor: &NodeId, waiting: Waiting) -> bool {
         let mut executors = self.0.lock();
@@ -98,55 +133,48 @@ impl Work {
 
     async fn tell_releases(&self, executor: &NodeId) {
         let mut teller = self.releases.teller(executor);
-        while let Some(mut batch) = teller.next() {
+        loop {
+            if self.takes_batch(executor) {
+                tokio::time::sleep(ALONG).await;
+            }
+            let Some(told) = teller.next() else { return };
             // Whoever has no answer when this ends was not told.
-            let _late = tokio::time::timeout(RELEASE, self.tell(executor, &mut batch)).await;
+            let _late = tokio::time::timeout(RELEASE, self.tell(executor, told)).await;
         }
     }
 
-    /// Answers those of the batch that the executor has answered.
-    async fn tell(&self, executor: &NodeId, batch: &mut VecDeque<Waiting>) -> Option<()> {
+    /// Answers those that the executor has answered.
+    async fn tell(&self, executor: &NodeId, mut told: Told) -> Option<()> {
         let _turn = self.questions.acquire().await.ok()?;
         let Pipe {
             mut sender,
             mut receiver,
         } = open(self, executor).await.ok()?;
-        for waiting in &*batch {
-            sender.put(FrameType::Release, &waiting.release);
-        }
+        told.put(&mut sender);
         // Both at once: an executor may answer the first ones before it has the last.
-        let (sent, ()) = tokio::join!(sender.finish(), hear(&mut receiver, batch));
+        let (sent, ()) = tokio::join!(sender.finish(), hear(&mut receiver, &mut told));
         sent.ok()
     }
 }
 
 /// Passes on what is released, up to the end of it.
-async fn hear(receiver: &mut PipeReceiver, batch: &mut VecDeque<Waiting>) {
+async fn hear(receiver: &mut PipeReceiver, told: &mut Told) {
     while let Ok(Some(Item::Frame(frame))) = receiver.next().await {
         match frame.frame_type() {
-            Some(FrameType::Released) => {
-                let Ok(Released { unit }) = codec::decode(&frame.body) else {
-                    return;
-                };
-                settle(batch, unit);
-            }
+            Some(FrameType::Released) => match codec::decode(&frame.body) {
+                Ok(released) => told.settle(released),
+                Err(_) => return,
+            },
             None => {}
             Some(_) => return,
         }
     }
 }
 
-fn settle(batch: &mut VecDeque<Waiting>, unit: UnitId) {
-    if let Some(at) = batch.iter().position(|waiting| waiting.release.unit == unit) {
-        // Nobody may want to know any more: the node stops, or a later word to the executor has been heard.
-        let waiting = batch.remove(at);
-        let _gone = waiting.is_some_and(|waiting| waiting.told.send(()).is_err());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
+    use workmesh_proto::UnitId;
     use workmesh_proto::wire::unit::Outcome;
 
     use super::*;
@@ -178,8 +206,8 @@ mod tests {
         let mut teller = releases.teller(&executor);
         for expected in [MAX_RELEASES, 2] {
             let batch = teller.next().unwrap();
-            assert_eq!(batch.len(), expected);
-            told.extend(batch.into_iter().map(|waiting| waiting.release.unit));
+            assert_eq!(batch.0.len(), expected);
+            told.extend(batch.0.into_iter().map(|waiting| waiting.release.unit));
         }
         assert_eq!(told, units);
         assert!(teller.next().is_none());
@@ -204,12 +232,31 @@ mod tests {
     }
 
     #[test]
+    fn what_somebody_else_takes_along_is_not_told_again() {
+        let releases = Releases::default();
+        let executor = NodeId::parse("e").unwrap();
+        assert!(releases.take(&executor).0.is_empty());
+        let mut heard = Vec::new();
+        for _ in 0..MAX_RELEASES + 1 {
+            let (_, waiting, hears) = waiting();
+            releases.push(&executor, waiting);
+            heard.push(hears);
+        }
+        let mut teller = releases.teller(&executor);
+        assert_eq!(releases.take(&executor).0.len(), MAX_RELEASES);
+        assert_eq!(heard[0].try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(teller.next().unwrap().0.len(), 1);
+        assert!(teller.next().is_none());
+        assert!(releases.0.lock().is_empty());
+    }
+
+    #[test]
     fn only_what_the_executor_names_is_released() {
         let ((first, told, mut heard), (_, other, mut unheard)) = (waiting(), waiting());
-        let mut batch = VecDeque::from([told, other]);
-        settle(&mut batch, UnitId(Uuid::now_v7()));
-        settle(&mut batch, first);
-        settle(&mut batch, first);
+        let mut batch = Told(VecDeque::from([told, other]));
+        for unit in [UnitId(Uuid::now_v7()), first, first] {
+            batch.settle(Released { unit });
+        }
         drop(batch);
         assert_eq!(heard.try_recv(), Ok(()));
         assert!(unheard.try_recv().is_err());

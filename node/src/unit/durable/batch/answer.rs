@@ -1,6 +1,7 @@
 //! The executor's side of a batch.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +10,14 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use workmesh_proto::NodeId;
 use workmesh_proto::wire::codec;
-use workmesh_proto::wire::durable::{MAX_BATCH, MAX_BATCHED_BYTES, Unfinished};
+use workmesh_proto::wire::durable::{
+    MAX_BATCH, MAX_BATCHED_BYTES, MAX_RELEASES, Release, Released, Unfinished,
+};
 use workmesh_proto::wire::frame::{Frame, FrameType};
 use workmesh_proto::wire::items::Item;
 use workmesh_proto::wire::unit::{Accepted, Eof, Refused, Submit};
+use workmesh_proto::{NodeId, UnitId};
 
 use crate::exec::OutputItem;
 use crate::link::LinkError;
@@ -35,9 +38,12 @@ struct Submission {
     complete: bool,
 }
 
-/// The units of a batch, as they come: one after the other, numbered from 1.
+/// What comes in a batch: releases, then the units one after the other, numbered from 1.
 #[derive(Default)]
-struct Submissions(Vec<Submission>);
+struct Coming {
+    releases: Vec<Release>,
+    units: Vec<Submission>,
+}
 
 /// What is told of a unit of a batch.
 enum Told {
@@ -48,6 +54,14 @@ enum Told {
     Refused(Refused),
     /// Nothing: it is gone, or not kept yet.
     Gone,
+}
+
+/// What is told in a batch.
+enum Word {
+    /// Of the unit with this number.
+    Told(u32, Told),
+    /// That another one is forgotten.
+    Released(UnitId),
 }
 
 impl Host {
@@ -61,36 +75,58 @@ impl Host {
             mut sender,
             mut receiver,
         } = pipe;
-        let coming = tokio::time::timeout(COMING, Submissions::receive(&mut receiver)).await;
-        let Submissions(units) =
+        let coming = tokio::time::timeout(COMING, Coming::receive(&mut receiver)).await;
+        let Coming { releases, units } =
             coming.map_err(|_| LinkError::Closed("the batch did not end".to_owned()))??;
-        let (tell, mut told) = mpsc::channel(units.len().max(1));
+        let (tell, mut told) = mpsc::channel((releases.len() + units.len()).max(1));
         let (host, peer, closing) = (self.clone(), peer.clone(), self.closing.clone());
         // On its own: what is taken is not to be left half done because the origin is gone, or does not listen.
         self.tasks.spawn(async move {
+            let taking = host.take_all(&peer, units, &tell);
+            let releasing = host.release_along(&peer, &releases, &tell);
             tokio::select! {
                 () = closing.cancelled() => {}
-                () = Box::pin(host.take_all(&peer, units, tell)) => {}
+                _ = Box::pin(async { tokio::join!(taking, releasing) }) => {}
             }
         });
-        let mut some = Vec::new();
-        while told.recv_many(&mut some, MAX_BATCH).await > 0 {
-            for (number, told) in some.drain(..) {
-                sender.turn_to(number);
-                self.put_told(&mut sender, told);
+        let (mut words, mut released) = (Vec::new(), Vec::new());
+        while told.recv_many(&mut words, MAX_BATCH).await > 0 {
+            let mut news = false;
+            for word in words.drain(..) {
+                match word {
+                    Word::Told(number, told) => {
+                        sender.turn_to(number);
+                        self.put_told(&mut sender, told);
+                        news = true;
+                    }
+                    Word::Released(unit) => released.push(unit),
+                }
             }
-            sender.flush().await?;
+            // Nobody waits for units to be forgotten: that goes with what is told of others, behind it.
+            if news {
+                put_released(&mut sender, &mut released);
+                sender.flush().await?;
+            }
         }
+        put_released(&mut sender, &mut released);
         sender.finish().await
     }
 
+    /// Forgets units, and tells of each that is forgotten.
+    async fn release_along(&self, peer: &NodeId, releases: &[Release], tell: &mpsc::Sender<Word>) {
+        // Threads are called first for the units that have come with them.
+        tokio::task::yield_now().await;
+        let mut releasing = pin!(self.releasing(peer, releases));
+        while let Some(released) = releasing.next().await {
+            if let Some(unit) = released {
+                // There is room for all of them. Nobody may be left to hear it.
+                let _gone = tell.try_send(Word::Released(unit));
+            }
+        }
+    }
+
     /// Takes units, and tells of each by its number as soon as there is something to tell.
-    async fn take_all(
-        self: &Arc<Self>,
-        peer: &NodeId,
-        units: Vec<Submission>,
-        tell: mpsc::Sender<(u32, Told)>,
-    ) {
+    async fn take_all(self: &Arc<Self>, peer: &NodeId, units: Vec<Submission>, tell: &mpsc::Sender<Word>) {
         let passed = tokio::time::sleep(self.patience(units.len()));
         tokio::pin!(passed);
         let over = CancellationToken::new();
@@ -99,14 +135,14 @@ impl Host {
             .zip(units)
             .map(async |(number, unit)| {
                 let told = self.take_whole(peer, unit.submit, unit.payload.freeze(), &moment);
-                (number, told.await)
+                Word::Told(number, told.await)
             })
             .collect();
         loop {
             tokio::select! {
                 biased;
                 told = taking.next() => match told {
-                    // There is room for all of them. Nobody may be left to hear it.
+                    // As above.
                     Some(told) => drop(tell.try_send(told)),
                     None => return,
                 },
@@ -163,17 +199,24 @@ impl Host {
     }
 }
 
-impl Submissions {
+fn put_released(sender: &mut PipeSender, released: &mut Vec<UnitId>) {
+    sender.turn_to(0);
+    for unit in released.drain(..) {
+        sender.put(FrameType::Released, &Released { unit });
+    }
+}
+
+impl Coming {
     async fn receive(receiver: &mut PipeReceiver) -> Result<Self, LinkError> {
-        let mut submissions = Self::default();
+        let mut coming = Self::default();
         while let Some(item) = receiver.next().await? {
-            submissions.take(item).map_err(LinkError::Protocol)?;
+            coming.take(item).map_err(LinkError::Protocol)?;
         }
-        match submissions.0.last() {
+        match coming.units.last() {
             Some(last) if !last.complete => {
                 Err(LinkError::Protocol("the batch ends within a unit".to_owned()))
             }
-            _ => Ok(submissions),
+            _ => Ok(coming),
         }
     }
 
@@ -182,6 +225,7 @@ impl Submissions {
         match item {
             Item::Frame(frame) => match frame.frame_type() {
                 Some(FrameType::Submit) => self.begin(number, &frame.body),
+                Some(FrameType::Release) if number == 0 => self.release(&frame.body),
                 Some(FrameType::PayloadEnd) => {
                     self.open(number)?.complete = true;
                     Ok(())
@@ -199,9 +243,21 @@ impl Submissions {
         }
     }
 
+    fn release(&mut self, body: &[u8]) -> Result<(), String> {
+        if !self.units.is_empty() {
+            return Err("a release behind the units of a batch".to_owned());
+        }
+        if self.releases.len() == MAX_RELEASES {
+            return Err(format!("more than {MAX_RELEASES} releases in a batch"));
+        }
+        let release = codec::decode(body).map_err(|error| error.to_string())?;
+        self.releases.push(release);
+        Ok(())
+    }
+
     fn begin(&mut self, number: usize, body: &[u8]) -> Result<(), String> {
-        let due = self.0.len() + 1;
-        if number != due || self.0.last().is_some_and(|last| !last.complete) {
+        let due = self.units.len() + 1;
+        if number != due || self.units.last().is_some_and(|last| !last.complete) {
             return Err(format!("unit {number} of a batch begins out of order"));
         }
         if due > MAX_BATCH {
@@ -213,7 +269,7 @@ impl Submissions {
         if !submit.durable {
             return Err("a unit in a batch that is not durable".to_owned());
         }
-        self.0.push(Submission {
+        self.units.push(Submission {
             submit,
             payload: BytesMut::new(),
             bytes: body.len(),
@@ -224,9 +280,9 @@ impl Submissions {
 
     /// The unit that is coming, which has to be this one.
     fn open(&mut self, number: usize) -> Result<&mut Submission, String> {
-        let latest = self.0.len();
+        let latest = self.units.len();
         let coming = self
-            .0
+            .units
             .last_mut()
             .filter(|last| number == latest && !last.complete);
         coming.ok_or_else(|| format!("payload of unit {number} of a batch out of order"))

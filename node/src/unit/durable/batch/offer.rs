@@ -10,8 +10,10 @@ use parking_lot::Mutex;
 use workmesh_proto::NodeId;
 use workmesh_proto::record::Order;
 use workmesh_proto::unit::durable::OriginInput;
+use workmesh_proto::wire::codec;
 use workmesh_proto::wire::durable::{
-    MAX_BATCH, MAX_BATCHED_BYTES, MAX_BATCHED_PIECES, MAX_BATCHED_RESPONSE_BYTES, Offer,
+    MAX_BATCH, MAX_BATCHED_BYTES, MAX_BATCHED_PIECES, MAX_BATCHED_RESPONSE_BYTES, MAX_RELEASES, Offer,
+    Released,
 };
 use workmesh_proto::wire::frame::FrameType;
 use workmesh_proto::wire::items::{Item, Piece};
@@ -22,6 +24,7 @@ use crate::unit::durable::active::Active;
 use crate::unit::durable::ask::{ANSWER, reach, read, silent};
 use crate::unit::durable::now_ms;
 use crate::unit::durable::pipe::{Pipe, PipeReceiver, PipeSender};
+use crate::unit::durable::releases::Told;
 use crate::unit::durable::talk::Line;
 use crate::unit::durable::work::Work;
 
@@ -234,10 +237,12 @@ impl Work {
             mut sender,
             mut receiver,
         } = pipe;
-        let mut replies = gather(&mut sender, batch);
+        let mut releases = self.releases.take(executor);
+        let mut replies = gather(&mut sender, &releases, batch);
+        let mut released = Vec::new();
         let conversing = async {
             // Both at once: an executor may answer the first ones before it has the last.
-            tokio::join!(sender.finish(), hear(&mut receiver, &mut replies)).1
+            tokio::join!(sender.finish(), hear(&mut receiver, &mut replies, &mut released)).1
         };
         let why = match tokio::time::timeout(ANSWER, conversing).await {
             Ok(Ok(())) => "the executor closed the stream".to_owned(),
@@ -251,6 +256,11 @@ impl Work {
         for mut reply in replies {
             reply.break_off(&why);
         }
+        // What has come of the units goes to the disk first.
+        tokio::task::yield_now().await;
+        for released in released {
+            releases.settle(released);
+        }
     }
 }
 
@@ -262,8 +272,9 @@ fn unreachable(replies: impl IntoIterator<Item = Reply>, why: &str) {
 }
 
 /// Gathers all that is to be sent.
-fn gather(sender: &mut PipeSender, batch: Vec<Parcel>) -> Vec<Reply> {
+fn gather(sender: &mut PipeSender, releases: &Told, batch: Vec<Parcel>) -> Vec<Reply> {
     sender.put_bare(FrameType::Batch);
+    releases.put(sender);
     let now = now_ms();
     let put = |(number, mut parcel): (u32, Parcel)| {
         sender.turn_to(number);
@@ -282,11 +293,24 @@ fn gather(sender: &mut PipeSender, batch: Vec<Parcel>) -> Vec<Reply> {
     (1..).zip(batch).map(put).collect()
 }
 
-/// Hands on what the executor says, up to the end of it.
-async fn hear(receiver: &mut PipeReceiver, replies: &mut [Reply]) -> Result<(), LinkError> {
+/// Hands on what the executor says of the units, and gathers what else it has released, up to the end of it.
+async fn hear(
+    receiver: &mut PipeReceiver,
+    replies: &mut [Reply],
+    released: &mut Vec<Released>,
+) -> Result<(), LinkError> {
     while let Some(item) = receiver.next().await? {
-        if matches!(&item, Item::Frame(frame) if frame.frame_type().is_none()) {
-            continue;
+        match &item {
+            Item::Frame(frame) if frame.frame_type().is_none() => continue,
+            Item::Frame(frame) if frame.unit == 0 && frame.frame_type() == Some(FrameType::Released) => {
+                if released.len() == MAX_RELEASES {
+                    return Err(LinkError::Protocol("too much is released".to_owned()));
+                }
+                let unit = codec::decode(&frame.body);
+                released.push(unit.map_err(|error| LinkError::Protocol(error.to_string()))?);
+                continue;
+            }
+            _ => {}
         }
         let number = item.unit();
         let place = (number as usize).checked_sub(1);

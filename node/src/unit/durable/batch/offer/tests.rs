@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use workmesh_proto::Incarnation;
 use workmesh_proto::unit::durable::{DurableOrigin, OriginTimings};
+use workmesh_proto::wire::durable::Released;
 use workmesh_proto::wire::frame::Frame;
 use workmesh_proto::wire::unit::{Accepted, Eof};
 
@@ -236,6 +237,31 @@ fn what_counts_as_small_fits() {
 }
 
 #[tokio::test]
+async fn what_is_released_along_is_heard_of_beside_the_units() {
+    let unit = UnitId(uuid::Uuid::now_v7());
+    let word = || Item::Frame(Frame::cbor(FrameType::Released, 0, &Released { unit }));
+    let (mut released, (parcel, talk)) = (Vec::new(), parcel());
+    let mut receiver = PipeReceiver::of(VecDeque::from([word(), piece(1, 3)]));
+    hear(&mut receiver, &mut [parcel.reply], &mut released)
+        .await
+        .unwrap();
+    assert_eq!(released, [Released { unit }]);
+    assert!(matches!(
+        heard(&talk)[..2],
+        [OriginInput::Accepted(5), OriginInput::Piece(5, _)]
+    ));
+    let broken = Item::Frame(Frame::new(FrameType::Released, 0, Bytes::new()));
+    let many = (0..=MAX_RELEASES).map(|_| word()).collect();
+    for items in [VecDeque::from([broken]), many] {
+        assert!(
+            hear(&mut PipeReceiver::of(items), &mut [], &mut Vec::new())
+                .await
+                .is_err()
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_number_that_the_batch_does_not_have_breaks_it_off() {
     for number in [0, 2, u32::MAX] {
         let item = Item::Payload {
@@ -249,7 +275,9 @@ async fn a_number_that_the_batch_does_not_have_breaks_it_off() {
         };
         let mut receiver = PipeReceiver::of(VecDeque::from([Item::Frame(newer), item]));
         let (parcel, _talk) = parcel();
-        let error = hear(&mut receiver, &mut [parcel.reply]).await.unwrap_err();
+        let error = hear(&mut receiver, &mut [parcel.reply], &mut Vec::new())
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("in a batch of 1"), "{error}");
     }
 }

@@ -1,8 +1,8 @@
 //! Several units in one conversation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use workmesh_proto::wire::durable::{MAX_BATCH, MAX_BATCHED_BYTES};
+use workmesh_proto::wire::durable::{MAX_BATCH, MAX_BATCHED_BYTES, MAX_RELEASES};
 use workmesh_proto::wire::frame::Frame;
 
 use super::*;
@@ -179,6 +179,61 @@ async fn a_batch_of_the_largest_size_is_taken() {
     }
 }
 
+fn release(talk: &mut Talk, number: u32, unit: &Submit) {
+    talk.0.sender.turn_to(number);
+    let release = Release {
+        unit: unit.unit,
+        number: 1,
+        outcome: Kind::Ok.outcome(),
+    };
+    talk.0.sender.put(FrameType::Release, &release);
+}
+
+#[tokio::test]
+async fn a_batch_takes_releases_along() {
+    let disk = Faulty::new();
+    let mut rig = rig_on(&disk);
+    Arc::get_mut(&mut rig.host).unwrap().moment = Duration::from_secs(60);
+    let [first, second, stays, unknown] = [(); 4].map(|()| submit("echo:buffer", 3));
+    for unit in [&first, &second, &stays] {
+        assert_eq!(rig.run(unit, b"123").await.end(), Some(Kind::Ok));
+    }
+    let mut talk = open_batch(&rig);
+    for unit in [&first, &unknown, &second] {
+        release(&mut talk, 0, unit);
+    }
+    put(&mut talk, 1, &submit("echo:bytes", 1), b"1");
+    let mut answers = answers(talk).await;
+    let released = answers.remove(&0).unwrap().released;
+    let known = [&first, &second, &unknown].map(|unit| unit.unit);
+    assert_eq!(BTreeSet::from_iter(released), BTreeSet::from(known));
+    assert_eq!((answers.len(), answers[&1].end()), (1, Some(Kind::Ok)));
+    assert_eq!(rig.host.store.usage().keys, 1);
+    disk.fault(no_writes(1));
+    let mut talk = open_batch(&rig);
+    release(&mut talk, 0, &stays);
+    put(&mut talk, 1, &submit("echo:bytes", 1), b"1");
+    let answers = self::answers(talk).await;
+    assert_eq!(
+        answers.keys().collect::<Vec<_>>(),
+        [&1],
+        "what stays is not named"
+    );
+}
+
+#[tokio::test]
+async fn as_many_releases_as_a_conversation_may_have_go_in_a_batch() {
+    let rig = rig();
+    for (more, expected) in [(0, Some(MAX_RELEASES)), (1, None)] {
+        let mut talk = open_batch(&rig);
+        for _ in 0..MAX_RELEASES + more {
+            release(&mut talk, 0, &submit("echo:bytes", 1));
+        }
+        let released = answers(talk).await.get(&0).map(|said| said.released.len());
+        assert_eq!(released, expected);
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_batch_is_not_answered_and_leaves_nothing() {
     let rig = rig();
@@ -224,6 +279,8 @@ async fn what_is_no_batch_is_not_answered_and_leaves_nothing() {
         talk.0.sender.put_bare(FrameType::Submit);
     });
     wrong(&|talk| talk.0.sender.put_bare(FrameType::Batch));
+    wrong(&|talk| release(talk, 0, &unit()));
+    wrong(&|talk| release(talk, 1, &unit()));
     wrong(&|talk| {
         for number in 2..=MAX_BATCH as u32 + 1 {
             put(talk, number, &unit(), b"x");
