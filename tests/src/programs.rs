@@ -1,5 +1,6 @@
 //! Where the programs under test are: named by the environment, else built beside the test binary.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -61,9 +62,9 @@ fn build(package: &str, binary: &str) -> PathBuf {
         "--bin",
         binary,
     ]);
-    if profile_dir.ends_with("release") {
-        cargo.arg("--release");
-    }
+    let profile = profile_dir.file_name().and_then(OsStr::to_str);
+    let profile = profile.map_or("dev", |name| if name == "debug" { "dev" } else { name });
+    cargo.args(["--profile", profile]);
     let status = cargo
         .current_dir(repository())
         .env("CARGO_TARGET_DIR", target_dir)

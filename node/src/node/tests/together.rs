@@ -40,6 +40,24 @@ fn units_go_together_from_a_number_on_and_each_has_its_own_responses() {
 }
 
 #[test]
+fn a_batch_takes_releases_along() {
+    together(0, async |site| {
+        let along = || site.a.status().counters["work.batched_releases"];
+        let mut last = None;
+        for at in 0.. {
+            let unit = Unit::new(workers::BYTES, at);
+            site.run(&unit).await.is_true(&unit);
+            last = Some(unit);
+            if along() > 0 {
+                break;
+            }
+        }
+        site.hosts_nothing().await;
+        site.is_over(&last.unwrap()).await;
+    });
+}
+
+#[test]
 fn a_unit_goes_in_a_batch_if_enough_others_are_under_way() {
     for (batch_from, expected) in [(1, 1), (2, 0)] {
         together(batch_from, async |site| {

@@ -172,16 +172,13 @@ impl Host {
     ) -> Result<Taken, NotTaken> {
         let hosted = &place.hosted;
         let mut admitted = self.admit(peer, submit)?;
-        // What is here already is looked at before what may happen meanwhile.
         let waiting = tokio::select! {
             biased;
-            received = self.receive(hosted, submit, &mut admitted.payload, receiver) => received?,
+            // Nothing is kept behind its removal.
             () = hosted.stop.cancelled() => return Err(NotTaken::Dropped),
             () = self.draining.cancelled() => return Err(draining().into()),
+            received = self.receive(hosted, submit, &mut admitted.payload, receiver) => received?,
         };
-        if hosted.stop.is_cancelled() {
-            return Err(NotTaken::Dropped);
-        }
         if self.executor.is_draining() {
             return Err(draining().into());
         }

@@ -99,7 +99,7 @@ impl<'a> Unstored<'a> {
         let passed = async {
             match moment {
                 Moment::Own => tokio::time::sleep(patience(host.moment, others)).await,
-                Moment::Shared(over) => over.cancelled().await,
+                Moment::Shared(passed) => passed.cancelled().await,
             }
         };
         // Whatever has come by then is among the items.

@@ -1,5 +1,5 @@
-//! What executors are to be told of units that are over. What comes while one is being told goes with the next word to it; while units are
-//! offered to it in batches, with the next batch.
+//! What executors are to be told of units that are over. What comes while one is being told goes with the next word to it. While small units
+//! go in batches it waits for a moment, and a batch to that executor takes it along.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
@@ -21,7 +21,7 @@ use super::work::Work;
 /// How long an executor may take to say that it has forgotten units.
 const RELEASE: Duration = Duration::from_secs(10);
 
-/// How long what is to be told waits for a batch that takes it along.
+/// How long what is to be told waits for a batch that takes it along, if one comes.
 const ALONG: Duration = Duration::from_millis(10);
 
 /// One unit's release, and whoever wants to know that the executor knows; dropped, it does not.
@@ -36,9 +36,13 @@ pub(super) struct Releases(Mutex<HashMap<NodeId, VecDeque<Waiting>>>);
 
 /// Releases on their way to an executor. Those that are not heard of when this is dropped were not told.
 #[derive(Default)]
-pub(super) struct Told(VecDeque<Waiting>);
+pub(super) struct Sent(VecDeque<Waiting>);
 
-impl Told {
+impl Sent {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Gathers them.
     pub(super) fn put(&self, sender: &mut PipeSender) {
         for waiting in &self.0 {
@@ -65,7 +69,7 @@ struct Teller<'a> {
 
 impl Teller<'_> {
     /// What is to be told next. At the end of it the executor's entry goes, and whoever comes then has to tell.
-    fn next(&mut self) -> Option<Told> {
+    fn next(&mut self) -> Option<Sent> {
         let mut executors = self.releases.0.lock();
         let queue = executors.get_mut(self.executor)?;
         if queue.is_empty() {
@@ -85,14 +89,14 @@ impl Drop for Teller<'_> {
     }
 }
 
-fn take(queue: &mut VecDeque<Waiting>) -> Told {
+fn take(queue: &mut VecDeque<Waiting>) -> Sent {
     let rest = queue.split_off(queue.len().min(MAX_RELEASES));
-    Told(mem::replace(queue, rest))
+    Sent(mem::replace(queue, rest))
 }
 
 impl Releases {
     /// What waits for this executor, for somebody who has a word with it: its teller finds it gone.
-    pub(super) fn take(&self, executor: &NodeId) -> Told {
+    pub(super) fn take(&self, executor: &NodeId) -> Sent {
         self.0.lock().get_mut(executor).map(take).unwrap_or_default()
     }
 
@@ -137,32 +141,32 @@ impl Work {
             if self.takes_batch(executor) {
                 tokio::time::sleep(ALONG).await;
             }
-            let Some(told) = teller.next() else { return };
+            let Some(batch) = teller.next() else { return };
             // Whoever has no answer when this ends was not told.
-            let _late = tokio::time::timeout(RELEASE, self.tell(executor, told)).await;
+            let _late = tokio::time::timeout(RELEASE, self.tell(executor, batch)).await;
         }
     }
 
     /// Answers those that the executor has answered.
-    async fn tell(&self, executor: &NodeId, mut told: Told) -> Option<()> {
+    async fn tell(&self, executor: &NodeId, mut batch: Sent) -> Option<()> {
         let _turn = self.questions.acquire().await.ok()?;
         let Pipe {
             mut sender,
             mut receiver,
         } = open(self, executor).await.ok()?;
-        told.put(&mut sender);
+        batch.put(&mut sender);
         // Both at once: an executor may answer the first ones before it has the last.
-        let (sent, ()) = tokio::join!(sender.finish(), hear(&mut receiver, &mut told));
+        let (sent, ()) = tokio::join!(sender.finish(), hear(&mut receiver, &mut batch));
         sent.ok()
     }
 }
 
 /// Passes on what is released, up to the end of it.
-async fn hear(receiver: &mut PipeReceiver, told: &mut Told) {
+async fn hear(receiver: &mut PipeReceiver, batch: &mut Sent) {
     while let Ok(Some(Item::Frame(frame))) = receiver.next().await {
         match frame.frame_type() {
             Some(FrameType::Released) => match codec::decode(&frame.body) {
-                Ok(released) => told.settle(released),
+                Ok(released) => batch.settle(released),
                 Err(_) => return,
             },
             None => {}
@@ -253,7 +257,7 @@ mod tests {
     #[test]
     fn only_what_the_executor_names_is_released() {
         let ((first, told, mut heard), (_, other, mut unheard)) = (waiting(), waiting());
-        let mut batch = Told(VecDeque::from([told, other]));
+        let mut batch = Sent(VecDeque::from([told, other]));
         for unit in [UnitId(Uuid::now_v7()), first, first] {
             batch.settle(Released { unit });
         }

@@ -444,7 +444,7 @@ impl Work {
     }
 
     /// Figures for the status: what is here now, and what the store has done since the start.
-    pub(crate) fn figures(&self) -> [(&'static str, u64); 14] {
+    pub(crate) fn figures(&self) -> [(&'static str, u64); 15] {
         let (units, settled) = {
             let table = self.table.lock();
             (table.by_time.len(), table.settled())
@@ -455,6 +455,7 @@ impl Work {
             ("work.unended", units.saturating_sub(settled) as u64),
             ("work.hosted", self.host.count() as u64),
             ("work.batched", self.batches.offered()),
+            ("work.batched_releases", self.batches.releases()),
             ("work.undeferred", self.host.undeferred()),
             ("store.keys", usage.keys),
             ("store.log_bytes", usage.log_bytes),

@@ -127,10 +127,9 @@ impl Host {
 
     /// Takes units, and tells of each by its number as soon as there is something to tell.
     async fn take_all(self: &Arc<Self>, peer: &NodeId, units: Vec<Submission>, tell: &mpsc::Sender<Word>) {
-        let passed = tokio::time::sleep(self.patience(units.len()));
-        tokio::pin!(passed);
-        let over = CancellationToken::new();
-        let moment = Moment::Shared(&over);
+        let mut timer = pin!(tokio::time::sleep(self.patience(units.len())));
+        let passed = CancellationToken::new();
+        let moment = Moment::Shared(&passed);
         let mut taking: FuturesUnordered<_> = (1..)
             .zip(units)
             .map(async |(number, unit)| {
@@ -146,7 +145,7 @@ impl Host {
                     Some(told) => drop(tell.try_send(told)),
                     None => return,
                 },
-                () = &mut passed, if !over.is_cancelled() => over.cancel(),
+                () = &mut timer, if !passed.is_cancelled() => passed.cancel(),
             }
         }
     }

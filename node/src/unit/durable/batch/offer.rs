@@ -24,7 +24,7 @@ use crate::unit::durable::active::Active;
 use crate::unit::durable::ask::{ANSWER, reach, read, silent};
 use crate::unit::durable::now_ms;
 use crate::unit::durable::pipe::{Pipe, PipeReceiver, PipeSender};
-use crate::unit::durable::releases::Told;
+use crate::unit::durable::releases::Sent;
 use crate::unit::durable::talk::Line;
 use crate::unit::durable::work::Work;
 
@@ -161,12 +161,18 @@ impl Drop for Reply {
 pub(in crate::unit::durable) struct Batches {
     waiting: Mutex<HashMap<NodeId, VecDeque<Vec<Parcel>>>>,
     offered: AtomicU64,
+    releases: AtomicU64,
 }
 
 impl Batches {
     /// Units that were offered in batches.
     pub(in crate::unit::durable) fn offered(&self) -> u64 {
         self.offered.load(Ordering::Relaxed)
+    }
+
+    /// Releases that batches have taken along.
+    pub(in crate::unit::durable) fn releases(&self) -> u64 {
+        self.releases.load(Ordering::Relaxed)
     }
 
     /// `true`: a batch begins with this one, and the caller has it offered.
@@ -238,6 +244,9 @@ impl Work {
             mut receiver,
         } = pipe;
         let mut releases = self.releases.take(executor);
+        self.batches
+            .releases
+            .fetch_add(releases.len() as u64, Ordering::Relaxed);
         let mut replies = gather(&mut sender, &releases, batch);
         let mut released = Vec::new();
         let conversing = async {
@@ -272,7 +281,7 @@ fn unreachable(replies: impl IntoIterator<Item = Reply>, why: &str) {
 }
 
 /// Gathers all that is to be sent.
-fn gather(sender: &mut PipeSender, releases: &Told, batch: Vec<Parcel>) -> Vec<Reply> {
+fn gather(sender: &mut PipeSender, releases: &Sent, batch: Vec<Parcel>) -> Vec<Reply> {
     sender.put_bare(FrameType::Batch);
     releases.put(sender);
     let now = now_ms();

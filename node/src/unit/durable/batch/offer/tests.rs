@@ -250,14 +250,15 @@ async fn what_is_released_along_is_heard_of_beside_the_units() {
         heard(&talk)[..2],
         [OriginInput::Accepted(5), OriginInput::Piece(5, _)]
     ));
+    let mut all = VecDeque::from_iter((0..MAX_RELEASES).map(|_| word()));
+    let mut receiver = PipeReceiver::of(all.clone());
+    hear(&mut receiver, &mut [], &mut Vec::new()).await.unwrap();
+    all.push_back(word());
     let broken = Item::Frame(Frame::new(FrameType::Released, 0, Bytes::new()));
-    let many = (0..=MAX_RELEASES).map(|_| word()).collect();
-    for items in [VecDeque::from([broken]), many] {
-        assert!(
-            hear(&mut PipeReceiver::of(items), &mut [], &mut Vec::new())
-                .await
-                .is_err()
-        );
+    for (items, why) in [(all, "too much"), (VecDeque::from([broken]), "malformed")] {
+        let mut receiver = PipeReceiver::of(items);
+        let error = hear(&mut receiver, &mut [], &mut Vec::new()).await.unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
     }
 }
 

@@ -237,10 +237,13 @@ async fn as_many_releases_as_a_conversation_may_have_go_in_a_batch() {
 #[tokio::test]
 async fn what_is_no_batch_is_not_answered_and_leaves_nothing() {
     let rig = rig();
+    let held = submit("echo:buffer", 3);
+    rig.run(&held, b"123").await;
     let unit = || submit("echo:bytes", 1);
     let mut talks = Vec::new();
     let mut wrong = |act: &dyn Fn(&mut Talk)| {
         let mut talk = open_batch(&rig);
+        release(&mut talk, 0, &held);
         put(&mut talk, 1, &unit(), b"x");
         act(&mut talk);
         talks.push(talk);
@@ -290,7 +293,28 @@ async fn what_is_no_batch_is_not_answered_and_leaves_nothing() {
         let said = answers(talk).await;
         assert!(said.is_empty(), "{said:?}");
     }
-    assert_eq!((rig.host.count(), rig.host.store.usage().keys), (0, 0));
+    assert_eq!(
+        (rig.host.count(), rig.host.store.usage().keys),
+        (1, 1),
+        "nothing is released"
+    );
+}
+
+#[tokio::test]
+async fn units_of_a_batch_are_told_of_when_they_are_over_and_accepted_when_the_moment_is() {
+    let rig = rig();
+    let mut talk = open_batch(&rig);
+    let gated = submit("gate:bytes", 0);
+    let gate = Gate::of(gated.unit);
+    put(&mut talk, 1, &gated, b"");
+    put(&mut talk, 2, &submit("no:such", 0), b"");
+    talk.say_no_more().await;
+    let mut first = Said::default();
+    talk.hear_one(&mut first).await;
+    assert_eq!(first.refused, Some(Kind::UnknownModule), "at once");
+    let last = talk.hear().await;
+    assert_eq!(last.frames, [FrameType::Accepted, FrameType::Unfinished]);
+    gate.go(Go::Return);
 }
 
 #[tokio::test]
