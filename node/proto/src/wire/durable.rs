@@ -74,8 +74,8 @@ pub struct Resume {
     pub position: Position,
 }
 
-/// Opens a conversation, and up to [`MAX_RELEASES`] in all may follow each other; or goes before the units of a batch: the origin has the unit's end on its disk. The
-/// executor stops the unit if it still runs, and forgets it.
+/// The origin has the unit's end on its disk. The executor stops the unit if it still runs, and forgets it. Opens a conversation, in
+/// which up to [`MAX_RELEASES`] may follow each other, or goes before the units of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {
     /// Which unit.

@@ -298,7 +298,7 @@ async fn what_is_no_batch_is_not_answered_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn units_of_a_batch_are_told_of_when_they_are_over_and_accepted_when_the_moment_is() {
+async fn what_is_told_of_one_unit_of_a_batch_does_not_wait_for_another() {
     let rig = rig();
     let mut talk = open_batch(&rig);
     let gated = submit("gate:bytes", 0);
