@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 /// The longest DNS label, in bytes (RFC 1035, section 2.3.4).
@@ -23,8 +23,8 @@ const MAX_ID_BYTES: usize = MAX_LABEL_BYTES + 1 + MAX_INSTANCE_BYTES;
 /// Kept as written, compared without regard to case, as DNS names are. A leaf (a command that joins for its own
 /// duration) carries an instance after a `+`, as in `laptop+3f2a9c01`, so that several can join with one identity;
 /// its certificate proves the part before the `+`.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Deserialize)]
+#[serde(try_from = "String")]
 pub struct NodeId(Arc<str>);
 
 impl NodeId {
@@ -165,9 +165,9 @@ impl TryFrom<String> for NodeId {
     }
 }
 
-impl From<NodeId> for String {
-    fn from(id: NodeId) -> Self {
-        id.0.as_ref().into()
+impl Serialize for NodeId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

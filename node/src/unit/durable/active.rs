@@ -8,8 +8,8 @@ use workmesh_proto::unit::durable::{DurableOrigin, OriginHistory, OriginPhase};
 use workmesh_proto::wire::unit::Eof;
 use workmesh_proto::{NodeId, UnitId};
 
+use super::happened::Happened;
 use super::kept::Tail;
-use crate::unit::report::WorkEvent;
 
 /// Events that a unit remembers for whoever asks; the first and the latest.
 pub(super) const MAX_EVENTS: usize = 64;
@@ -38,7 +38,7 @@ pub(super) struct ActiveState {
     pub(super) bytes: u64,
     /// The end is on the disk.
     pub(super) end: Option<Eof>,
-    pub(super) events: Vec<WorkEvent>,
+    pub(super) events: Vec<Happened>,
     /// Its task is over.
     pub(super) settled: bool,
     /// It was removed when its task was over: nobody was to see it any more.
@@ -50,7 +50,7 @@ impl Active {
         unit: UnitId,
         machine: &DurableOrigin,
         stream_bytes: u64,
-        events: Vec<WorkEvent>,
+        events: Vec<Happened>,
     ) -> Self {
         let state = ActiveState {
             history: machine.history().clone(),
@@ -106,12 +106,12 @@ impl Active {
         });
     }
 
-    pub(super) fn note(&self, event: WorkEvent) {
+    pub(super) fn note(&self, happened: Happened) {
         self.state.send_if_modified(|state| {
             if state.events.len() >= MAX_EVENTS {
                 state.events.remove(MAX_EVENTS / 2);
             }
-            state.events.push(event);
+            state.events.push(happened);
             false
         });
     }

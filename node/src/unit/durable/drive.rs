@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, info, warn};
 use workmesh_proto::record::{self, Order, OriginRecord};
@@ -19,12 +18,12 @@ use workmesh_proto::{NodeId, UnitId};
 use super::active::Active;
 use super::ask::{Ask, Question};
 use super::batch::{Parcel, Reply, is_small};
+use super::happened::Happened;
 use super::now_ms;
 use super::place::place;
 use super::talk::{Line, Talk};
 use super::work::Work;
 use crate::store::{Entry, Key, Pending, Role, StoreError, Stream, Sync};
-use crate::unit::report::WorkEvent;
 
 /// The longest sleep without a look at the clock.
 const CLOCK: Duration = Duration::from_secs(30);
@@ -412,8 +411,8 @@ impl Drive {
     }
 
     fn note(&self, record: &OriginRecord) {
-        if let Some(event) = event(record) {
-            self.active.note(event);
+        if let Some(happened) = Happened::of(record) {
+            self.active.note(happened);
         }
     }
 }
@@ -446,22 +445,6 @@ pub(super) fn key(unit: UnitId) -> Key {
         role: Role::Origin,
         unit,
     }
-}
-
-/// A record as people read it; `None` for what they need not know.
-pub(super) fn event(record: &OriginRecord) -> Option<WorkEvent> {
-    let (at_ms, what) = match record {
-        OriginRecord::Submitted(order) => (order.submitted_ms, "submitted".to_owned()),
-        OriginRecord::Offered { executor, at_ms, .. } => (*at_ms, format!("offered to {executor}")),
-        OriginRecord::Accepted { at_ms } => (*at_ms, "accepted".to_owned()),
-        OriginRecord::Started { at_ms } => (*at_ms, "started".to_owned()),
-        OriginRecord::Withdrawn { reason, at_ms } => (*at_ms, format!("not taken: {reason}")),
-        OriginRecord::GivenUp { reason, at_ms } => (*at_ms, format!("to run again: {reason}")),
-        OriginRecord::Ended { eof, at_ms } => (*at_ms, format!("ended: {}", eof.kind)),
-        OriginRecord::Released { .. } | OriginRecord::Forgotten { .. } => return None,
-    };
-    let at = Timestamp::from_millisecond(i64::try_from(at_ms).ok()?).ok()?;
-    Some(WorkEvent { at, what })
 }
 
 /// A failure of the store as the end of a unit that was not stored.

@@ -13,6 +13,7 @@ mod brief;
 mod deferred;
 mod draft;
 mod drive;
+mod happened;
 mod host;
 mod hosted;
 mod kept;

@@ -15,7 +15,8 @@ use workmesh_proto::unit::durable::{
 use workmesh_proto::wire::durable::Offer;
 
 use super::active::Active;
-use super::drive::{Drive, event};
+use super::drive::Drive;
+use super::happened::Happened;
 use super::host::Host;
 use super::hosted::Hosted;
 use super::now_ms;
@@ -113,7 +114,7 @@ async fn take_origin(work: &Arc<Work>, found: Found, until: Instant) -> Result<O
         machine.doubt(doubt);
     }
     if settled {
-        let events = records.iter().filter_map(event).collect();
+        let events = records.iter().filter_map(Happened::of).collect();
         let active = Active::new(unit, &machine, found.response_bytes, events);
         if let Some(ended) = EndedUnit::of(&active, &work.names) {
             work.take_ended(ended);

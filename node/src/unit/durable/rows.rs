@@ -10,6 +10,7 @@ use workmesh_proto::wire::unit::{Eof, Kind, Outcome};
 use workmesh_proto::{NodeId, UnitId};
 
 use super::active::Active;
+use super::happened::Happened;
 use super::work::Entry;
 use crate::unit::report::{WorkEvent, WorkReport};
 
@@ -58,7 +59,7 @@ pub(super) struct EndedUnit {
     pub(super) response_bytes: u64,
     /// Bytes of the frames that are kept.
     pub(super) stream_bytes: u64,
-    events: Box<[WorkEvent]>,
+    events: Box<[Happened]>,
 }
 
 /// Events of an ended unit that stay: the latest.
@@ -143,7 +144,7 @@ impl EndedUnit {
             executor_released: true,
             history: match whole {
                 true if self.events.is_empty() => self.outline(),
-                true => self.events.to_vec(),
+                true => told(&self.events),
                 false => Vec::new(),
             },
         }
@@ -156,6 +157,10 @@ impl EndedUnit {
             event(self.ended_ms, format!("ended: {}", self.kind)),
         ]
     }
+}
+
+fn told(events: &[Happened]) -> Vec<WorkEvent> {
+    events.iter().filter_map(Happened::event).collect()
 }
 
 /// A unit that has not ended for all concerned.
@@ -183,7 +188,7 @@ pub(super) fn report(active: &Active, whole: bool) -> WorkReport {
             idempotent: history.is_idempotent(),
             cancel_requested: active.is_cancelled() || eof.is_some_and(|eof| eof.kind == Kind::Cancelled),
             executor_released: eof.is_some() && history.debts().next().is_none(),
-            history: if whole { state.events.clone() } else { Vec::new() },
+            history: if whole { told(&state.events) } else { Vec::new() },
         }
     })
 }

@@ -22,7 +22,8 @@ use workmesh_proto::wire::unit::{Eof, Kind, Outcome};
 
 use super::active::{Active, MAX_EVENTS};
 use super::batch::Batches;
-use super::drive::{Drive, event};
+use super::drive::Drive;
+use super::happened::Happened;
 use super::host::Host;
 use super::place::place;
 use super::releases::Releases;
@@ -310,7 +311,7 @@ impl Work {
     ) -> Box<Drive> {
         let submitted_ms = machine.history().order().submitted_ms;
         let first = records.len().saturating_sub(MAX_EVENTS);
-        let events = records[first..].iter().filter_map(event).collect();
+        let events = records[first..].iter().filter_map(Happened::of).collect();
         let active = Arc::new(Active::new(unit, &machine, stream_bytes, events));
         self.table
             .lock()
