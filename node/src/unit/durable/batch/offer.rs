@@ -52,6 +52,13 @@ pub(in crate::unit::durable) struct Parcel {
     pub(in crate::unit::durable) reply: Reply,
 }
 
+impl Parcel {
+    /// Whether the unit still listens: it has not turned away from the offer.
+    fn is_wanted(&self) -> bool {
+        self.reply.is_wanted()
+    }
+}
+
 /// Where what the executor says of one unit goes, up to its last word.
 pub(in crate::unit::durable) struct Reply {
     active: Arc<Active>,
@@ -76,7 +83,6 @@ impl Reply {
         }
     }
 
-    /// Whether the unit still listens: it has not turned away from the offer.
     fn is_wanted(&self) -> bool {
         Arc::strong_count(&self.line) > 1
     }
@@ -228,17 +234,22 @@ impl Work {
         let turn = self.questions.acquire().await;
         // Not before: until then others come to it, and some turn away.
         let mut batch = self.batches.take(executor);
-        batch.retain(|parcel| parcel.reply.is_wanted());
+        batch.retain(Parcel::is_wanted);
         if turn.is_err() || batch.is_empty() {
+            return;
+        }
+        let pipe = match reach(self, executor).await {
+            Ok(pipe) => pipe,
+            Err(why) => return unreachable(batch.into_iter().map(|parcel| parcel.reply), &why),
+        };
+        // Again: to reach an executor may take a while.
+        batch.retain(Parcel::is_wanted);
+        if batch.is_empty() {
             return;
         }
         self.batches
             .offered
             .fetch_add(batch.len() as u64, Ordering::Relaxed);
-        let pipe = match reach(self, executor).await {
-            Ok(pipe) => pipe,
-            Err(why) => return unreachable(batch.into_iter().map(|parcel| parcel.reply), &why),
-        };
         let Pipe {
             mut sender,
             mut receiver,
