@@ -165,6 +165,7 @@ impl TryFrom<String> for NodeId {
     }
 }
 
+/// Without a copy: most records and frames name nodes.
 impl Serialize for NodeId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)

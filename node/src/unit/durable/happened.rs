@@ -10,7 +10,7 @@ use crate::unit::report::WorkEvent;
 /// See the module. It becomes a text when somebody asks: nobody does about most units.
 #[derive(Clone, Debug)]
 pub(super) struct Happened {
-    at_ms: u64,
+    at: Timestamp,
     what: What,
 }
 
@@ -26,7 +26,7 @@ enum What {
 }
 
 impl Happened {
-    /// What a record tells; `None` for what people need not know.
+    /// What a record tells; `None` for what people need not know, and for a time that can't be.
     pub(super) fn of(record: &OriginRecord) -> Option<Self> {
         let (at_ms, what) = match record {
             OriginRecord::Submitted(order) => (order.submitted_ms, What::Submitted),
@@ -38,12 +38,12 @@ impl Happened {
             OriginRecord::Ended { eof, at_ms } => (*at_ms, What::Ended(eof.kind)),
             OriginRecord::Released { .. } | OriginRecord::Forgotten { .. } => return None,
         };
-        Some(Self { at_ms, what })
+        let at = Timestamp::from_millisecond(i64::try_from(at_ms).ok()?).ok()?;
+        Some(Self { at, what })
     }
 
-    /// The same as people read it; `None`: its time is none that there is.
-    pub(super) fn event(&self) -> Option<WorkEvent> {
-        let at = Timestamp::from_millisecond(i64::try_from(self.at_ms).ok()?).ok()?;
+    /// The same as people read it.
+    pub(super) fn event(&self) -> WorkEvent {
         let what = match &self.what {
             What::Submitted => "submitted".to_owned(),
             What::Offered(executor) => format!("offered to {executor}"),
@@ -53,6 +53,87 @@ impl Happened {
             What::ToRunAgain(reason) => format!("to run again: {reason}"),
             What::Ended(kind) => format!("ended: {kind}"),
         };
-        Some(WorkEvent { at, what })
+        WorkEvent { at: self.at, what }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use workmesh_proto::Incarnation;
+    use workmesh_proto::record::Order;
+    use workmesh_proto::wire::durable::Offer;
+    use workmesh_proto::wire::unit::Eof;
+
+    use super::*;
+
+    fn submitted(submitted_ms: u64) -> OriginRecord {
+        OriginRecord::Submitted(Box::new(Order {
+            directive: "m:f".to_owned(),
+            to: None,
+            params: BTreeMap::new(),
+            payload_bytes: 0,
+            payload_digest: 0,
+            submitted_ms,
+            deadline_ms: None,
+            trace: None,
+            idempotent: false,
+        }))
+    }
+
+    #[test]
+    fn each_record_has_its_text_and_its_time() {
+        let executor = NodeId::parse("nodeB").unwrap();
+        let offer = Offer {
+            number: 1,
+            life: Incarnation(1),
+        };
+        let records = [
+            (submitted(1), "submitted"),
+            (
+                OriginRecord::Offered {
+                    executor: executor.clone(),
+                    offer,
+                    idempotent: false,
+                    at_ms: 2,
+                },
+                "offered to nodeB",
+            ),
+            (OriginRecord::Accepted { at_ms: 3 }, "accepted"),
+            (OriginRecord::Started { at_ms: 4 }, "started"),
+            (
+                OriginRecord::Withdrawn {
+                    reason: "it is full".to_owned(),
+                    at_ms: 5,
+                },
+                "not taken: it is full",
+            ),
+            (
+                OriginRecord::GivenUp {
+                    reason: "it is silent".to_owned(),
+                    at_ms: 6,
+                },
+                "to run again: it is silent",
+            ),
+            (
+                OriginRecord::Ended {
+                    eof: Eof::without_responses(Kind::Cancelled, ""),
+                    at_ms: 7,
+                },
+                "ended: cancelled",
+            ),
+        ];
+        for (at_ms, (record, text)) in (1..).zip(records) {
+            let event = Happened::of(&record).unwrap().event();
+            assert_eq!((event.at.as_millisecond(), event.what.as_str()), (at_ms, text));
+        }
+        assert!(Happened::of(&OriginRecord::Released { executor }).is_none());
+    }
+
+    #[test]
+    fn what_has_a_time_that_can_not_be_is_left_out() {
+        assert!(Happened::of(&submitted(u64::MAX)).is_none());
+        assert!(Happened::of(&submitted(i64::MAX as u64)).is_none());
     }
 }

@@ -144,7 +144,7 @@ impl EndedUnit {
             executor_released: true,
             history: match whole {
                 true if self.events.is_empty() => self.outline(),
-                true => told(&self.events),
+                true => events(&self.events),
                 false => Vec::new(),
             },
         }
@@ -159,8 +159,8 @@ impl EndedUnit {
     }
 }
 
-fn told(events: &[Happened]) -> Vec<WorkEvent> {
-    events.iter().filter_map(Happened::event).collect()
+fn events(happened: &[Happened]) -> Vec<WorkEvent> {
+    happened.iter().map(Happened::event).collect()
 }
 
 /// A unit that has not ended for all concerned.
@@ -188,7 +188,7 @@ pub(super) fn report(active: &Active, whole: bool) -> WorkReport {
             idempotent: history.is_idempotent(),
             cancel_requested: active.is_cancelled() || eof.is_some_and(|eof| eof.kind == Kind::Cancelled),
             executor_released: eof.is_some() && history.debts().next().is_none(),
-            history: if whole { told(&state.events) } else { Vec::new() },
+            history: if whole { events(&state.events) } else { Vec::new() },
         }
     })
 }

@@ -46,6 +46,7 @@ impl ResponseFrames {
             prefix.put_u32((SERIAL_BYTES + length) as u32);
         } else {
             let start = self.bytes.len();
+            // Once for all three parts.
             self.bytes.reserve(PREFIX_BYTES + SERIAL_BYTES + data.len());
             encode_response_prefix(0, serial, last, data.len(), &mut self.bytes);
             self.bytes.extend_from_slice(data);

@@ -233,20 +233,13 @@ impl Work {
         // Held until the executor has answered: what many units ask at once is asked in turn.
         let turn = self.questions.acquire().await;
         // Not before: until then others come to it, and some turn away.
-        let mut batch = self.batches.take(executor);
-        batch.retain(Parcel::is_wanted);
-        if turn.is_err() || batch.is_empty() {
+        let batch = self.batches.take(executor);
+        if turn.is_err() {
             return;
         }
-        let pipe = match reach(self, executor).await {
-            Ok(pipe) => pipe,
-            Err(why) => return unreachable(batch.into_iter().map(|parcel| parcel.reply), &why),
+        let Some((pipe, batch)) = reach_for(batch, reach(self, executor)).await else {
+            return;
         };
-        // Again: to reach an executor may take a while.
-        batch.retain(Parcel::is_wanted);
-        if batch.is_empty() {
-            return;
-        }
         self.batches
             .offered
             .fetch_add(batch.len() as u64, Ordering::Relaxed);
@@ -280,6 +273,28 @@ impl Work {
         tokio::task::yield_now().await;
         for released in released {
             releases.settle(released);
+        }
+    }
+}
+
+/// Reaches the executor of a batch; answers with what `reach` has, and with those units that still want it then. `None`: nobody does.
+async fn reach_for<T>(
+    mut batch: Vec<Parcel>,
+    reach: impl Future<Output = Result<T, String>>,
+) -> Option<(T, Vec<Parcel>)> {
+    batch.retain(Parcel::is_wanted);
+    if batch.is_empty() {
+        return None;
+    }
+    match reach.await {
+        Ok(reached) => {
+            // Again: it may have taken a while.
+            batch.retain(Parcel::is_wanted);
+            (!batch.is_empty()).then_some((reached, batch))
+        }
+        Err(why) => {
+            unreachable(batch.into_iter().map(|parcel| parcel.reply), &why);
+            None
         }
     }
 }

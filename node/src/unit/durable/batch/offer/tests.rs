@@ -209,6 +209,43 @@ fn a_unit_that_has_turned_away_is_neither_offered_nor_told() {
     assert!(parcel.reply.line.next().is_none());
 }
 
+#[tokio::test]
+async fn only_units_that_still_want_it_are_offered_once_the_executor_is_reached() {
+    let ((stays, _stays), (turns, turning)) = (parcel(), parcel());
+    let unit = stays.reply.active.unit;
+    let reach = async {
+        drop(turning);
+        Ok("reached")
+    };
+    let (reached, batch) = reach_for(vec![turns, stays], reach).await.unwrap();
+    let units: Vec<_> = batch.iter().map(|parcel| parcel.reply.active.unit).collect();
+    assert_eq!((reached, units), ("reached", vec![unit]));
+
+    let (turns, turning) = parcel();
+    let reach = async {
+        drop(turning);
+        Ok(())
+    };
+    assert!(reach_for(vec![turns], reach).await.is_none());
+
+    let (turned, turning) = parcel();
+    drop(turning);
+    let reach = async { panic!("nobody wants to reach it") };
+    assert!(reach_for::<()>(vec![turned], reach).await.is_none());
+}
+
+#[tokio::test]
+async fn units_hear_that_their_executor_is_unreachable() {
+    let (parcel, talk) = parcel();
+    let reach = async { Err("no route".to_owned()) };
+    assert!(reach_for::<()>(vec![parcel], reach).await.is_none());
+    let said = heard(&talk);
+    assert!(
+        matches!(&said[..], [OriginInput::Unreachable(5, why)] if why == "no route"),
+        "{said:?}"
+    );
+}
+
 #[test]
 fn only_small_units_go_together() {
     assert!(is_small(&order(3000, 0)) && is_small(&order(0, 3000)));
