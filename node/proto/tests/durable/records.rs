@@ -137,10 +137,16 @@ fn input() -> impl Strategy<Value = OriginInput> {
     ]
 }
 
-const CASES: u32 = if cfg!(debug_assertions) { 100 } else { 5000 };
+/// Cases of a run without `DURABLE_CASES`.
+const CASES: u32 = 100;
+
+fn cases() -> u32 {
+    let cases = std::env::var("DURABLE_CASES").ok();
+    cases.and_then(|text| text.parse().ok()).unwrap_or(CASES)
+}
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(CASES))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn an_origin_goes_on_from_any_records_and_with_any_inputs(
