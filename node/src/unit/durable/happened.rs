@@ -10,12 +10,13 @@ use crate::unit::report::WorkEvent;
 /// See the module. It becomes a text when somebody asks: nobody does about most units.
 #[derive(Clone, Debug)]
 pub(super) struct Happened {
-    at: Timestamp,
-    what: What,
+    pub(super) at: Timestamp,
+    pub(super) what: What,
 }
 
+/// Which step of a unit's life.
 #[derive(Clone, Debug)]
-enum What {
+pub(super) enum What {
     Submitted,
     Offered(NodeId),
     Accepted,

@@ -10,7 +10,7 @@ use workmesh_proto::wire::unit::{Eof, Kind, Outcome};
 use workmesh_proto::{NodeId, UnitId};
 
 use super::active::Active;
-use super::happened::Happened;
+use super::happened::{Happened, What};
 use super::work::Entry;
 use crate::unit::report::{WorkEvent, WorkReport};
 
@@ -151,11 +151,14 @@ impl EndedUnit {
     }
 
     fn outline(&self) -> Vec<WorkEvent> {
-        let event = |at, what: String| WorkEvent { at: time(at), what };
-        vec![
-            event(self.submitted_ms, "submitted".to_owned()),
-            event(self.ended_ms, format!("ended: {}", self.kind)),
-        ]
+        let happened = |at_ms, what| Happened {
+            at: time(at_ms),
+            what,
+        };
+        events(&[
+            happened(self.submitted_ms, What::Submitted),
+            happened(self.ended_ms, What::Ended(self.kind)),
+        ])
     }
 }
 
