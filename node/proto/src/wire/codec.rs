@@ -1,6 +1,6 @@
 //! The one place that names the CBOR library: encodes and decodes frame bodies.
 
-use std::io::{self, Cursor};
+use std::io;
 
 use bytes::BytesMut;
 use serde::Serialize;
@@ -28,7 +28,12 @@ impl io::Write for Sink<'_> {
 
     #[inline]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.extend_from_slice(bytes);
+        match *bytes {
+            // A header is a byte and mostly nothing after it: copying that is not worth a call.
+            [] => {}
+            [byte] => self.0.extend_from_slice(&[byte]),
+            _ => self.0.extend_from_slice(bytes),
+        }
         Ok(())
     }
 
@@ -37,15 +42,32 @@ impl io::Write for Sink<'_> {
     }
 }
 
+/// Gives the many small reads of a decoder.
+struct Source<'a>(&'a [u8]);
+
+impl io::Read for Source<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read(into)
+    }
+
+    #[inline]
+    fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
+        match (into, self.0) {
+            ([], _) => {}
+            ([byte], [first, rest @ ..]) => (*byte, self.0) = (*first, rest),
+            (into, _) => self.0.read_exact(into)?,
+        }
+        Ok(())
+    }
+}
+
 /// Decodes the whole of `body`. Nothing may follow the value; keys that `T` does not know are skipped.
 pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
-    let mut cursor = Cursor::new(body);
-    let value = ciborium::de::from_reader_with_recursion_limit(&mut cursor, MAX_DEPTH).map_err(malformed)?;
-    let rest = body.len() as u64 - cursor.position();
-    if rest > 0 {
-        Err(CodecError::TrailingBytes(rest))
-    } else {
-        Ok(value)
+    let mut source = Source(body);
+    let value = ciborium::de::from_reader_with_recursion_limit(&mut source, MAX_DEPTH).map_err(malformed)?;
+    match source.0.len() {
+        0 => Ok(value),
+        rest => Err(CodecError::TrailingBytes(rest as u64)),
     }
 }
 
