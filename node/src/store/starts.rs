@@ -23,6 +23,13 @@ const HEAD_SUM_AT: usize = HEAD_BYTES - 8;
 const BOOT_BYTES: usize = HEAD_SUM_AT - 16;
 const CELL_BYTES: usize = 32;
 const CELL_SUM_AT: usize = CELL_BYTES - 8;
+const CELL_MARK_AT: usize = 16;
+/// What a cell has there that tells of no unit.
+const EMPTY: [u8; CELL_SUM_AT - CELL_MARK_AT] = [0xff; CELL_SUM_AT - CELL_MARK_AT];
+/// Cells that the file grows by. They are empty then, so that each is written without regard to those before it.
+const GROWTH: usize = 64;
+/// Units that room is kept for in memory, however few there are.
+const KEPT_ROOM: usize = 1024;
 /// More units than an executor holds at a time.
 const MAX_CELLS: usize = 128 * 1024;
 
@@ -37,8 +44,12 @@ struct Cells {
     boot: Option<String>,
     /// `None`: it can't be written, and will not be believed.
     file: Option<Arc<dyn OpenFile>>,
+    /// Cells of units that are noted.
     used: HashMap<UnitId, usize>,
+    /// Cells that nobody has; those that are being written are in neither.
     free: Vec<usize>,
+    /// Cells in the file.
+    count: usize,
     most: usize,
 }
 
@@ -73,6 +84,7 @@ impl Starts {
             file: None,
             used: HashMap::new(),
             free: Vec::new(),
+            count: 0,
             most,
         };
         (Self(Arc::new(Mutex::new(cells))), earlier)
@@ -93,29 +105,12 @@ impl Starts {
 
     /// The unit is about to begin. An error: that can't be noted, and it must not begin.
     pub(crate) fn note(&self, unit: UnitId) -> io::Result<()> {
-        let mut cells = self.0.lock();
-        let Some(file) = cells.file.clone() else {
+        let Some((file, at)) = self.0.lock().reserve(unit)? else {
             return Ok(());
         };
-        if cells.used.contains_key(&unit) {
-            return Ok(());
-        }
-        let at = cells.free.pop().unwrap_or(cells.used.len());
-        let written = if at < cells.most {
-            files::write_all(&*file, place(at), &cell(unit))
-        } else {
-            Err(io::ErrorKind::FileTooLarge.into())
-        };
-        match written {
-            Ok(()) => {
-                cells.used.insert(unit, at);
-                Ok(())
-            }
-            Err(error) => {
-                cells.free.push(at);
-                cells.give_up(&*file, error)
-            }
-        }
+        // Without the lock: others note and forget units meanwhile.
+        let written = files::write_all(&*file, place(at), &cell(unit));
+        self.0.lock().settle(unit, at, &*file, written)
     }
 
     /// The unit's origin has released it: nobody will ask whether it has begun.
@@ -124,7 +119,7 @@ impl Starts {
         if let Some(at) = cells.used.remove(&unit) {
             cells.free.push(at);
         }
-        if cells.used.len() < cells.used.capacity() / 4 {
+        if cells.used.capacity() > KEPT_ROOM && cells.used.len() < cells.used.capacity() / 4 {
             let room = cells.used.len() * 2;
             cells.used.shrink_to(room);
         }
@@ -132,6 +127,62 @@ impl Starts {
 }
 
 impl Cells {
+    /// A cell for the unit, to be written and then [settled](Self::settle); `None`: nothing is to be written for it.
+    fn reserve(&mut self, unit: UnitId) -> io::Result<Option<(Arc<dyn OpenFile>, usize)>> {
+        let Some(file) = self.file.clone() else {
+            return Ok(None);
+        };
+        if self.used.contains_key(&unit) {
+            return Ok(None);
+        }
+        let cell = match self.free.pop() {
+            Some(at) => Ok(at),
+            None => self.grow(&*file),
+        };
+        match cell {
+            Ok(at) => Ok(Some((file, at))),
+            Err(error) => self.give_up(&*file, error).map(|()| None),
+        }
+    }
+
+    /// Puts empty cells behind the others, and answers with the first of them.
+    fn grow(&mut self, file: &dyn OpenFile) -> io::Result<usize> {
+        let first = self.count;
+        let end = self.most.min(first + GROWTH);
+        if first == end {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        files::write_all(file, place(first), &empty_cell().repeat(end - first))?;
+        self.count = end;
+        self.free.extend((first + 1..end).rev());
+        Ok(first)
+    }
+
+    /// Takes note of what became of a reserved cell.
+    fn settle(
+        &mut self,
+        unit: UnitId,
+        at: usize,
+        file: &dyn OpenFile,
+        written: io::Result<()>,
+    ) -> io::Result<()> {
+        if self.file.is_none() {
+            // Given up meanwhile.
+            return Ok(());
+        }
+        match written {
+            Ok(()) => {
+                // Another one, if two have noted it at once.
+                self.free.extend(self.used.insert(unit, at));
+                Ok(())
+            }
+            Err(error) => {
+                self.free.push(at);
+                self.give_up(file, error)
+            }
+        }
+    }
+
     /// A file that lacks a note must not be believed.
     fn give_up(&mut self, file: &dyn OpenFile, why: io::Error) -> io::Result<()> {
         if file.truncate(0).is_err() && self.files.remove(NAME).is_err() {
@@ -151,7 +202,17 @@ fn place(cell: usize) -> u64 {
 
 fn cell(unit: UnitId) -> [u8; CELL_BYTES] {
     let mut cell = [0; CELL_BYTES];
-    cell[..16].copy_from_slice(unit.0.as_bytes());
+    cell[..CELL_MARK_AT].copy_from_slice(unit.0.as_bytes());
+    sealed(cell)
+}
+
+fn empty_cell() -> [u8; CELL_BYTES] {
+    let mut cell = [0; CELL_BYTES];
+    cell[CELL_MARK_AT..CELL_SUM_AT].copy_from_slice(&EMPTY);
+    sealed(cell)
+}
+
+fn sealed(mut cell: [u8; CELL_BYTES]) -> [u8; CELL_BYTES] {
     let sum = XxHash3_64::oneshot(&cell[..CELL_SUM_AT]);
     cell[CELL_SUM_AT..].copy_from_slice(&sum.to_be_bytes());
     cell
@@ -201,8 +262,12 @@ fn parse(bytes: &[u8], boot: &str) -> Option<Noted> {
         return None;
     }
     let mut begun = BTreeSet::new();
+    let empty = empty_cell();
     for bytes in cells.chunks(CELL_BYTES) {
-        let unit = UnitId(Uuid::from_slice(bytes.get(..16)?).ok()?);
+        if bytes == empty {
+            continue;
+        }
+        let unit = UnitId(Uuid::from_slice(bytes.get(..CELL_MARK_AT)?).ok()?);
         if bytes != cell(unit) {
             return None;
         }
@@ -289,6 +354,53 @@ mod tests {
         starts.note(unit(2)).unwrap();
         assert_eq!(disk.content(NAME).len(), length);
         assert_eq!(unbegun(&disk.kill()), [1]);
+    }
+
+    #[test]
+    fn a_unit_whose_note_is_on_its_way_has_not_begun_and_others_are_noted_meanwhile() {
+        let (disk, starts) = disk_with_two();
+        let (file, at) = starts.0.lock().reserve(unit(3)).unwrap().unwrap();
+        starts.note(unit(4)).unwrap();
+        starts.forget(unit(1));
+        assert_eq!(unbegun(&disk.kill()), [3]);
+        let written = files::write_all(&*file, place(at), &cell(unit(3)));
+        starts.0.lock().settle(unit(3), at, &*file, written).unwrap();
+        assert_eq!(unbegun(&disk.kill()), []);
+    }
+
+    #[test]
+    fn a_note_that_arrives_in_a_file_that_was_given_up_is_not_believed() {
+        let (disk, starts) = disk_with_two();
+        let (file, at) = starts.0.lock().reserve(unit(3)).unwrap().unwrap();
+        disk.fault(Fault::Fail {
+            op: Op::Write,
+            nth: 0,
+            times: 1,
+        });
+        starts.note(unit(4)).unwrap();
+        let written = files::write_all(&*file, place(at), &cell(unit(3)));
+        starts.0.lock().settle(unit(3), at, &*file, written).unwrap();
+        assert_eq!(unbegun(&disk.kill()), []);
+    }
+
+    #[test]
+    fn a_unit_that_two_note_at_once_leaves_no_place_behind() {
+        let (disk, starts) = disk_with_two();
+        let (file, at) = starts.0.lock().reserve(unit(3)).unwrap().unwrap();
+        starts.note(unit(3)).unwrap();
+        let written = files::write_all(&*file, place(at), &cell(unit(3)));
+        starts.0.lock().settle(unit(3), at, &*file, written).unwrap();
+        for number in 1..=3 {
+            starts.forget(unit(number));
+        }
+        assert_eq!(starts.0.lock().free.len(), GROWTH);
+        for number in 10..10 + GROWTH as u128 {
+            starts.note(unit(number)).unwrap();
+        }
+        assert_eq!(disk.content(NAME).len() as u64, place(GROWTH));
+        assert_eq!(unbegun(&disk.kill()), [1, 2, 3]);
+        starts.note(unit(1)).unwrap();
+        assert_eq!(disk.content(NAME).len() as u64, place(2 * GROWTH));
     }
 
     #[test]
