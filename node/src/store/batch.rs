@@ -125,7 +125,7 @@ impl Batch {
         if !tip.stored && !matches!(item.work, Work::Append(..)) {
             // Nothing to remove, or to note something of.
             self.bytes.truncate(start);
-            stage.queue.forgive(item.key);
+            stage.queue.forgive(&[item.key]);
             item.succeed();
             return Ok(());
         }

@@ -266,6 +266,11 @@ impl Index {
             .sum()
     }
 
+    /// Bytes of the log and of data files.
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.log_bytes().saturating_add(self.data_bytes)
+    }
+
     /// Bytes of the log that belong to keys.
     pub(super) fn live_bytes(&self) -> u64 {
         self.segments.values().map(|segment| segment.live).sum()

@@ -43,6 +43,7 @@ mod starts;
 use std::fs::TryLockError;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use bytes::Bytes;
@@ -77,8 +78,17 @@ struct Shared {
     queue: Arc<Queue>,
     free: FreeSpace,
     index: Mutex<Index>,
+    /// What the index says is used, for those who do not wait for it: while a batch is taken in it is locked for a while.
+    used_bytes: AtomicU64,
     /// Only `damaged`, `syncs`, `appends` and `failures` are counted here; the index knows the rest.
     counts: Mutex<Usage>,
+}
+
+impl Shared {
+    /// Lets those know who look without the lock. To be called whenever the index has changed, before anybody learns of that.
+    fn publish_use(&self, index: &Index) {
+        self.used_bytes.store(index.used_bytes(), Ordering::Release);
+    }
 }
 
 /// A store that is open. Clones are handles of one store; it closes by itself when the last one is gone.
@@ -136,6 +146,7 @@ impl Store {
             settings,
             queue: Arc::default(),
             free: FreeSpace::default(),
+            used_bytes: AtomicU64::new(recovered.index.used_bytes()),
             index: Mutex::new(recovered.index),
             counts: Mutex::new(Usage {
                 damaged: recovered.damaged,
@@ -218,10 +229,7 @@ impl Store {
     /// than that would be left free on the disk. What is under way may go on beyond both.
     pub(crate) fn admit(&self, bytes: u64) -> Result<(), StoreError> {
         let shared = &self.handle.shared;
-        let used = {
-            let index = shared.index.lock();
-            index.log_bytes().saturating_add(index.data_bytes)
-        };
+        let used = shared.used_bytes.load(Ordering::Acquire);
         let (quota, reserve) = (shared.settings.quota_bytes, shared.settings.reserve_bytes);
         let wanted = used.saturating_add(bytes);
         if wanted > quota {

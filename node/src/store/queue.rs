@@ -92,6 +92,8 @@ pub(super) enum Turn {
 #[derive(Default)]
 struct State {
     items: VecDeque<Item>,
+    /// That the items bring along.
+    bytes: usize,
     failed: HashMap<Key, Failure>,
     closing: bool,
 }
@@ -121,33 +123,51 @@ impl Queue {
         work: Work,
         room: Option<OwnedSemaphorePermit>,
     ) -> Pending {
+        let queue = Arc::clone(self);
+        let (done, answer) = oneshot::channel();
+        let item = Item {
+            key,
+            work,
+            done: Some(done),
+            _room: room,
+        };
+        let answer = match self.place(item) {
+            Ok(waiting) => {
+                // Without the lock: a thread that is woken under it is handed it, and takes a while to come.
+                if !self.attendant.nudge() || waiting >= EAGER {
+                    self.ready.notify_one();
+                }
+                Waiting::Answer(answer)
+            }
+            Err(refused) => refused,
+        };
+        Pending { key, queue, answer }
+    }
+
+    /// Answers with how many items wait now, or with what becomes of this one at once.
+    fn place(&self, item: Item) -> Result<usize, Waiting> {
+        let bytes = item.work.bytes();
         let mut state = self.state.lock();
-        let answer = if state.closing {
-            Waiting::Closed
-        } else if let (Work::Append(..), Some(failure)) = (&work, state.failed.get_mut(&key)) {
+        if state.closing {
+            return Err(Waiting::Closed);
+        }
+        if !state.failed.is_empty()
+            && matches!(item.work, Work::Append(..))
+            && let Some(failure) = state.failed.get_mut(&item.key)
+        {
             failure.waiting += 1;
             failure.unseen = false;
-            Waiting::Failed(failure.error.clone())
-        } else {
-            let (done, answer) = oneshot::channel();
-            let item = Item {
-                key,
-                work,
-                done: Some(done),
-                _room: room,
-            };
-            state.items.push_back(item);
-            if !self.attendant.nudge() || state.items.len() >= EAGER {
-                self.ready.notify_one();
-            }
-            Waiting::Answer(answer)
-        };
-        let queue = Arc::clone(self);
-        Pending { key, queue, answer }
+            return Err(Waiting::Failed(failure.error.clone()));
+        }
+        state.bytes += bytes;
+        state.items.push_back(item);
+        Ok(state.items.len())
     }
 
     /// Waits for work until `until`, and takes at most `max_bytes` of it, or one piece.
     pub(super) fn take(&self, until: Option<Instant>, max_bytes: usize) -> Turn {
+        // Made without the lock: whoever holds it keeps the runtime waiting.
+        let room = VecDeque::with_capacity(2 * EAGER);
         let mut state = self.state.lock();
         while state.items.is_empty() {
             if state.closing {
@@ -163,16 +183,13 @@ impl Queue {
                 Some(_) => {}
             }
         }
-        let mut bytes = 0;
-        let mut taken = Vec::new();
-        while let Some(item) = state.items.front() {
-            bytes += item.work.bytes();
-            if !taken.is_empty() && bytes > max_bytes {
-                break;
-            }
-            taken.extend(state.items.pop_front());
+        if state.bytes <= max_bytes {
+            state.bytes = 0;
+            let taken = std::mem::replace(&mut state.items, room);
+            drop(state);
+            return Turn::Items(taken.into());
         }
-        Turn::Items(taken)
+        Turn::Items(state.take_some(max_bytes))
     }
 
     /// Gathers wake-ups, for ever.
@@ -206,6 +223,7 @@ impl Queue {
                     hit.remove(&item.key);
                 }
                 if hit.contains(&item.key) && item.done.is_some() {
+                    state.bytes -= item.work.bytes();
                     told.push(item);
                 } else {
                     state.items.push_back(item);
@@ -239,9 +257,17 @@ impl Queue {
         self.state.lock().failure(key, error).unseen = true;
     }
 
-    /// Forgets what failed: the key is removed.
-    pub(super) fn forgive(&self, key: Key) {
-        self.state.lock().failed.remove(&key);
+    /// Forgets what failed of these keys: they are removed.
+    pub(super) fn forgive(&self, keys: &[Key]) {
+        if keys.is_empty() {
+            return;
+        }
+        let mut state = self.state.lock();
+        if !state.failed.is_empty() {
+            for key in keys {
+                state.failed.remove(key);
+            }
+        }
     }
 
     /// Takes no more; what is there is still done.
@@ -254,6 +280,7 @@ impl Queue {
     pub(super) fn abandon(&self) {
         let mut state = self.state.lock();
         state.closing = true;
+        state.bytes = 0;
         state.items.clear();
     }
 
@@ -277,6 +304,22 @@ impl Queue {
 }
 
 impl State {
+    /// The first items: as many as have `max_bytes` together, and one if that has more.
+    fn take_some(&mut self, max_bytes: usize) -> Vec<Item> {
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        while let Some(item) = self.items.front() {
+            let more = item.work.bytes();
+            if !taken.is_empty() && bytes + more > max_bytes {
+                break;
+            }
+            bytes += more;
+            taken.extend(self.items.pop_front());
+        }
+        self.bytes -= bytes;
+        taken
+    }
+
     fn failure(&mut self, key: Key, error: &StoreError) -> &mut Failure {
         self.failed.entry(key).or_insert_with(|| Failure {
             error: error.clone(),

@@ -55,6 +55,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         loop {
             let busy = self.keep_house();
+            self.shared.publish_use(&self.shared.index.lock());
             let until = if busy {
                 Some(Instant::now())
             } else {
@@ -180,6 +181,7 @@ impl Writer {
     fn apply(&mut self, staged: Vec<Staged>, segment: u32, at: u32) {
         let count = staged.len() as u64;
         let mut items = Vec::with_capacity(staged.len());
+        let mut gone = Vec::new();
         let mut index = self.shared.index.lock();
         for staged in staged {
             let key = staged.change.name.key;
@@ -193,12 +195,16 @@ impl Writer {
                 }
             }
             if removed {
-                self.shared.queue.forgive(key);
-                self.paused = None;
+                gone.push(key);
             }
             items.push(staged.item);
         }
+        self.shared.publish_use(&index);
         drop(index);
+        if !gone.is_empty() {
+            self.shared.queue.forgive(&gone);
+            self.paused = None;
+        }
         self.shared.counts.lock().appends += count;
         self.shared.queue.succeed(items);
     }

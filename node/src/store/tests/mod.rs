@@ -13,6 +13,7 @@ mod segments;
 mod room;
 mod descriptors;
 mod handle;
+mod queue;
 mod model;
 
 use std::path::Path;
