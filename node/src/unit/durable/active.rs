@@ -45,6 +45,9 @@ pub(super) struct ActiveState {
     pub(super) removed: bool,
 }
 
+/// Why a unit whose task has failed goes no further.
+const STRANDED: &str = "a fault of its origin stopped it: it goes on when that node is started again";
+
 impl Active {
     pub(super) fn new(
         unit: UnitId,
@@ -137,6 +140,12 @@ impl Active {
     pub(super) fn settle_removed(&self) {
         self.state
             .send_modify(|state| (state.settled, state.removed) = (true, true));
+    }
+
+    /// Its task has failed: whoever asks is told. Whoever follows the unit goes on with it after the node's next start.
+    pub(super) fn strand(&self) {
+        self.state
+            .send_modify(|state| STRANDED.clone_into(&mut state.reason));
     }
 
     pub(super) fn is_forgotten(&self) -> bool {

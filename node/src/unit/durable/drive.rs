@@ -417,6 +417,15 @@ impl Drive {
     }
 }
 
+impl Drop for Drive {
+    fn drop(&mut self) {
+        // What it does next is known to nobody but the store, which is read at the next start.
+        if std::thread::panicking() && !self.done {
+            self.work.strand(&self.active);
+        }
+    }
+}
+
 /// Waits until the mesh changes; for ever if that is of no interest.
 async fn changed(reach: &mut Option<watch::Receiver<u64>>) {
     let changed = match reach {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::error;
 use workmesh_proto::UnitId;
 use workmesh_proto::mesh::View;
 use workmesh_proto::record::{Order, OriginRecord};
@@ -51,6 +53,8 @@ pub(crate) struct Work {
     pub(super) questions: Semaphore,
     pub(super) releases: Releases,
     pub(super) batches: Batches,
+    /// Units whose tasks have failed.
+    stranded: AtomicU64,
     table: Mutex<Table>,
     pub(super) names: Names,
     tasks: TaskTracker,
@@ -178,6 +182,7 @@ impl Work {
             questions: Semaphore::new(MAX_QUESTIONS),
             releases: Releases::default(),
             batches: Batches::default(),
+            stranded: AtomicU64::new(0),
             table: Mutex::default(),
             names: Names::default(),
             tasks: TaskTracker::new(),
@@ -329,6 +334,13 @@ impl Work {
         self.tasks.spawn(drive.run());
     }
 
+    /// The task of a unit has panicked.
+    pub(super) fn strand(&self, active: &Active) {
+        self.stranded.fetch_add(1, Ordering::Relaxed);
+        error!(unit = %active.unit, "the task of a durable unit panicked: the unit goes on when this node is started again");
+        active.strand();
+    }
+
     /// Spawns what ends with this node's work.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
@@ -445,7 +457,7 @@ impl Work {
     }
 
     /// Figures for the status: what is here now, and what the store has done since the start.
-    pub(crate) fn figures(&self) -> [(&'static str, u64); 15] {
+    pub(crate) fn figures(&self) -> [(&'static str, u64); 16] {
         let (units, settled) = {
             let table = self.table.lock();
             (table.by_time.len(), table.settled())
@@ -455,6 +467,7 @@ impl Work {
             ("work.units", units as u64),
             ("work.unended", units.saturating_sub(settled) as u64),
             ("work.hosted", self.host.count() as u64),
+            ("work.stranded", self.stranded.load(Ordering::Relaxed)),
             ("work.batched", self.batches.offered()),
             ("work.batched_releases", self.batches.releases()),
             ("work.undeferred", self.host.undeferred()),

@@ -394,6 +394,26 @@ async fn a_unit_whose_responses_can_not_be_read_for_the_moment_goes_on_when_they
 }
 
 #[tokio::test]
+async fn a_unit_whose_task_panics_says_why_it_goes_no_further() {
+    let (rig, _) = left(&[], WorkSettings::default()).await;
+    let (unit, records) = (new_id(), ended(Some("gone")));
+    let history = OriginHistory::fold(records.clone()).unwrap();
+    let machine = DurableOrigin::recover(history, ResponseTally::new(), rig.work.timings(), 5);
+    let drive = rig.work.take_over(unit, machine, 0, &records);
+    let task = tokio::spawn(async move {
+        let _drive = drive;
+        panic!("a fault");
+    });
+    assert!(task.await.unwrap_err().is_panic());
+    let reason = rig.work.show(unit).unwrap().reason;
+    assert!(
+        reason.contains("goes on when that node is started again"),
+        "{reason}"
+    );
+    assert!(rig.work.figures().contains(&("work.stranded", 1)));
+}
+
+#[tokio::test]
 async fn a_submission_that_breaks_a_limit_is_refused_at_once() {
     let (rig, _) = left(&[], WorkSettings::default()).await;
     let [OriginRecord::Submitted(order), ..] = &ended(None)[..] else {
