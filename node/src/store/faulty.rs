@@ -174,7 +174,7 @@ impl Faulty {
     }
 
     /// The same disk for another process, after this one was killed: what is not synced is there, and still not synced.
-    pub(super) fn kill(&self) -> Self {
+    pub(crate) fn kill(&self) -> Self {
         let world = self.world.lock();
         let mut copies: BTreeMap<*const Mutex<Content>, Inode> = BTreeMap::new();
         let mut copy = |(name, inode): (&String, &Inode)| {

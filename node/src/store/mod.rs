@@ -85,7 +85,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Lets those know who look without the lock. To be called whenever the index has changed, before anybody learns of that.
+    /// Lets those know who look without the lock. To be called when the index has changed, before anybody is answered.
     fn publish_use(&self, index: &Index) {
         self.used_bytes.store(index.used_bytes(), Ordering::Release);
     }

@@ -119,14 +119,30 @@ impl Starts {
         if let Some(at) = cells.used.remove(&unit) {
             cells.free.push(at);
         }
-        if cells.used.capacity() > KEPT_ROOM && cells.used.len() < cells.used.capacity() / 4 {
-            let room = cells.used.len() * 2;
+        if cells.used.capacity() > 2 * KEPT_ROOM && cells.used.len() < cells.used.capacity() / 4 {
+            let room = KEPT_ROOM.max(cells.used.len() * 2);
             cells.used.shrink_to(room);
         }
+    }
+
+    /// Forgets all units but those that are to be kept.
+    pub(crate) fn retain(&self, keep: impl Fn(UnitId) -> bool) {
+        self.0.lock().retain(keep);
     }
 }
 
 impl Cells {
+    fn retain(&mut self, keep: impl Fn(UnitId) -> bool) {
+        let free = &mut self.free;
+        self.used.retain(|unit, at| {
+            let keeps = keep(*unit);
+            if !keeps {
+                free.push(*at);
+            }
+            keeps
+        });
+    }
+
     /// A cell for the unit, to be written and then [settled](Self::settle); `None`: nothing is to be written for it.
     fn reserve(&mut self, unit: UnitId) -> io::Result<Option<(Arc<dyn OpenFile>, usize)>> {
         let Some(file) = self.file.clone() else {

@@ -211,6 +211,7 @@ impl Writer {
 
     fn fail(&mut self, items: Vec<Item>, error: &StoreError) {
         self.failed = Some(error.clone());
+        self.shared.publish_use(&self.shared.index.lock());
         let count = self.shared.queue.fail(items, error);
         self.shared.counts.lock().failures += count;
     }

@@ -35,7 +35,8 @@ impl World {
                 self.origin.full_until = self.now + self.rng.range(1..3000);
                 self.note(|| "O: the disk is full");
             }
-            77..87 => self.set_clock(),
+            77..86 => self.set_clock(),
+            86..90 => self.forget_unasked(e),
             _ => self.mesh_changes(),
         }
         let wait = self.rng.range(1..1 + self.plan.fault_ms);

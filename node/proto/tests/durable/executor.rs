@@ -13,7 +13,7 @@ use workmesh_proto::wire::unit::{Eof, Kind};
 use workmesh_proto::{Incarnation, NodeId, UnitId};
 
 use crate::log::{Crash, Level, Log, LogEntry};
-use crate::net::{Answer, Ask};
+use crate::net::{Answer, Ask, Talk};
 use crate::plan;
 use crate::worker::Worker;
 use crate::world::{Event, World};
@@ -274,6 +274,27 @@ impl World {
                 started: false,
                 over: false,
             });
+        }
+    }
+
+    /// An executor no longer keeps ended units that nobody asks for.
+    pub(crate) fn forget_unasked(&mut self, e: usize) {
+        for unit in 0..self.plan.units.len() {
+            let id = self.plan.units[unit].id;
+            let asked = |talk: &Talk| (talk.executor, talk.unit) == (e, unit) && talk.feed.is_some();
+            let held = self.executors[e].table.get(id);
+            let ended = held.filter(|held| held.machine.phase() == ExecutorPhase::Ended);
+            let Some(offer) = ended.map(|held| held.machine.offer()) else {
+                continue;
+            };
+            if self.talks.values().any(asked) {
+                continue;
+            }
+            self.ledger.see("forgotten unasked");
+            self.note(|| format!("E{e} forgets unit {unit}"));
+            self.log_executor(e, unit, Vec::new(), Bytes::new(), true);
+            let forgotten = self.executors[e].table.forget(id, offer).is_some();
+            self.expect(forgotten, || format!("unit {unit} is not forgotten"));
         }
     }
 

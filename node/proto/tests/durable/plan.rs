@@ -92,6 +92,7 @@ impl Plan {
                 true => TableLimits {
                     units: 1 + rng.index(3),
                     denied: 1 + rng.index(3),
+                    forgotten: 1 + rng.index(3),
                     late_ms: 2 * MAX_LATE_MS,
                 },
                 false => TableLimits::default(),

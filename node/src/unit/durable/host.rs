@@ -1,7 +1,7 @@
 //! The durable units that this node runs, for others and for itself.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -46,6 +46,8 @@ pub(crate) struct Host {
     pub(super) moment: Duration,
     /// Units that wait to be over before they are stored.
     pub(super) waiting: AtomicUsize,
+    /// Units that were forgotten because nobody asked for them.
+    forgotten: AtomicU64,
     /// The disk has refused the latest unit that was to be stored.
     pub(super) refuses: AtomicBool,
     started: Instant,
@@ -79,6 +81,7 @@ impl Host {
             deferred: Deferred::default(),
             moment: ACCEPTANCE_DELAY,
             waiting: AtomicUsize::new(0),
+            forgotten: AtomicU64::new(0),
             refuses: AtomicBool::new(false),
             started: Instant::now(),
             tasks: TaskTracker::new(),
@@ -172,37 +175,52 @@ impl Host {
     /// Stops and forgets the unit, if it is here under an offer up to `number`; refuses these offers from here on.
     /// `false`: it can't be removed, or it can't be remembered that they are refused. To be asked again.
     pub(super) async fn release(&self, peer: &NodeId, unit: UnitId, number: u32) -> bool {
-        let held = self.table.lock().get(unit).cloned();
-        if let Some(hosted) = held
-            && hosted.with(|machine| machine.origin() == peer && machine.handle_release(number))
-        {
-            hosted.stop.cancel();
-            // It has its place until nothing is left of it: another offer is not to find that.
-            if self.remove(&hosted).await.is_err() {
-                return false;
-            }
-            self.starts.forget(unit);
-        }
-        let released = self.table.lock().release(unit, peer, number, self.uptime_ms());
-        match released {
-            ReleaseAnswer::Forget(hosted) if !hosted.stop.is_cancelled() => {
-                // It has come in this moment.
-                hosted.with(|machine| machine.handle_release(number));
+        loop {
+            let held = self.table.lock().get(unit).cloned();
+            if let Some(hosted) = held
+                && hosted.with(|machine| machine.origin() == peer && machine.handle_release(number))
+            {
                 hosted.stop.cancel();
-                if self.remove(&hosted).await.is_err() {
+                // It has its place until nothing is left of it: another offer is not to find that.
+                if self.clear(&hosted).await.is_err() {
                     return false;
                 }
-                self.starts.forget(unit);
-                true
             }
-            ReleaseAnswer::Forget(_) | ReleaseAnswer::Nothing => true,
-            ReleaseAnswer::Later => false,
+            let mut table = self.table.lock();
+            let goes = table.to_release(unit, peer, number);
+            if goes.is_some_and(|hosted| !hosted.is_cleared()) {
+                // It has come in this moment.
+                continue;
+            }
+            return match table.release(unit, peer, number, self.uptime_ms()) {
+                ReleaseAnswer::Forget(_) => {
+                    // While no other offer can come, which might begin.
+                    self.starts.forget(unit);
+                    true
+                }
+                ReleaseAnswer::Nothing => true,
+                ReleaseAnswer::Later => false,
+            };
         }
+    }
+
+    /// Removes what is kept of a unit that goes, once: whoever comes later finds it done.
+    async fn clear(&self, hosted: &Hosted) -> Result<(), StoreError> {
+        let _unchanged = hosted.unchanged().await;
+        if !hosted.is_cleared() {
+            self.remove_kept(hosted).await?;
+            hosted.set_cleared();
+        }
+        Ok(())
     }
 
     /// Removes what is kept of the unit, if there is anything. Behind all that was appended before it is first polled.
     pub(super) async fn remove(&self, hosted: &Hosted) -> Result<(), StoreError> {
         let _unchanged = hosted.unchanged().await;
+        self.remove_kept(hosted).await
+    }
+
+    async fn remove_kept(&self, hosted: &Hosted) -> Result<(), StoreError> {
         if !hosted.in_store.load(Ordering::Relaxed) && !self.store.has(key(hosted.unit)) {
             return Ok(());
         }
@@ -343,6 +361,7 @@ impl Host {
         self.remove_released().await;
         self.end_forsaken(*lost_after).await;
         self.forget_ended_before(now_ms().saturating_sub(patience)).await;
+        self.forget_starts();
     }
 
     /// Removes the units that were released when the disk did not let them go, as if their origins asked again: they may not.
@@ -375,17 +394,32 @@ impl Host {
         }
     }
 
-    /// Nobody can be expected to ask for these any more.
+    /// Nobody can be expected to ask for these any more. That they began stays noted: should somebody ask all the same, they are lost.
     async fn forget_ended_before(&self, before_ms: u64) {
-        let old =
-            |hosted: &Arc<Hosted>| hosted.with(|machine| machine.ended_ms().is_some_and(|at| at < before_ms));
+        let old = |hosted: &Arc<Hosted>| {
+            hosted.with(|machine| machine.ended_ms().is_some_and(|at| at < before_ms)) && !hosted.is_heard()
+        };
         for hosted in self.all().into_iter().filter(old) {
-            warn!(unit = %hosted.unit, "forgot a unit that its origin has not asked for");
-            self.abandon(hosted.unit, hosted.with(|machine| machine.offer()));
             hosted.stop.cancel();
-            // What stays is found, and forgotten, in the next life.
-            let _stays = self.remove(&hosted).await;
+            // What stays is tried again the next time.
+            if self.clear(&hosted).await.is_ok() {
+                let offer = hosted.with(|machine| machine.offer());
+                drop(self.table.lock().forget(hosted.unit, offer));
+                self.forgotten.fetch_add(1, Ordering::Relaxed);
+                warn!(unit = %hosted.unit, "forgot a unit that its origin has not asked for");
+            }
         }
+    }
+
+    /// Forgets that units have begun which were released while that was being noted.
+    fn forget_starts(&self) {
+        let table = self.table.lock();
+        self.starts.retain(|unit| table.remembers(unit));
+    }
+
+    /// Units that were forgotten because their origins had not asked for them.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::Relaxed)
     }
 
     /// How often a unit that was over had to be stored at once, because too many others were not stored yet.

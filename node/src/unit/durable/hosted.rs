@@ -42,6 +42,8 @@ pub(super) struct Hosted {
     audience: Mutex<Audience>,
     /// Something may be in the store under its key.
     pub(super) in_store: AtomicBool,
+    /// It goes, and nothing is left of it in the store: what comes under its key is another offer's.
+    cleared: AtomicBool,
     /// The worker is to stop: the unit is given back, or nobody wants it any more.
     pub(super) stop: CancellationToken,
 }
@@ -101,6 +103,7 @@ impl Hosted {
                 heard: Instant::now(),
             }),
             in_store: AtomicBool::new(phase != ExecutorPhase::Arriving),
+            cleared: AtomicBool::new(false),
             stop: CancellationToken::new(),
         }
     }
@@ -145,6 +148,19 @@ impl Hosted {
         let unended = !stored_end && !self.is_arriving();
         let audience = self.audience.lock();
         unended && audience.listening == 0 && audience.heard.elapsed() >= patience
+    }
+
+    /// Whether its origin converses about it.
+    pub(super) fn is_heard(&self) -> bool {
+        self.audience.lock().listening > 0
+    }
+
+    pub(super) fn is_cleared(&self) -> bool {
+        self.cleared.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_cleared(&self) {
+        self.cleared.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn acknowledge(&self, position: Position) {

@@ -457,7 +457,7 @@ impl Work {
     }
 
     /// Figures for the status: what is here now, and what the store has done since the start.
-    pub(crate) fn figures(&self) -> [(&'static str, u64); 16] {
+    pub(crate) fn figures(&self) -> [(&'static str, u64); 17] {
         let (units, settled) = {
             let table = self.table.lock();
             (table.by_time.len(), table.settled())
@@ -470,6 +470,7 @@ impl Work {
             ("work.stranded", self.stranded.load(Ordering::Relaxed)),
             ("work.batched", self.batches.offered()),
             ("work.batched_releases", self.batches.releases()),
+            ("work.forgotten", self.host.forgotten()),
             ("work.undeferred", self.host.undeferred()),
             ("store.keys", usage.keys),
             ("store.log_bytes", usage.log_bytes),

@@ -3,9 +3,16 @@
 //!
 //! An origin that asks for a unit which is not here is told that it never will be: so the offer, which may still be on its way, is
 //! remembered and refused. What is remembered is bounded: when it is full of recent entries, origins are put off.
+//!
+//! Of a unit that was here and is forgotten without its release it is never said that it was not taken.
 
-use std::collections::{BTreeMap, VecDeque};
+mod denied;
+mod forgotten;
 
+use std::collections::BTreeMap;
+
+use self::denied::Denied;
+use self::forgotten::Forgotten;
 use super::starts::EarlierStarts;
 use crate::id::{Incarnation, NodeId, UnitId};
 use crate::wire::durable::Offer;
@@ -18,6 +25,8 @@ pub struct TableLimits {
     pub units: usize,
     /// Offers that are remembered as refused.
     pub denied: usize,
+    /// Units that are remembered as forgotten; beyond that each unknown one may be one of them.
+    pub forgotten: usize,
     /// A frame can't be on its way for longer, in milliseconds: what was denied before that may be forgotten.
     pub late_ms: u64,
 }
@@ -27,6 +36,7 @@ impl Default for TableLimits {
         Self {
             units: 65_536,
             denied: 65_536,
+            forgotten: 65_536,
             late_ms: 15 * 60 * 1000,
         }
     }
@@ -84,6 +94,7 @@ pub struct ExecutorTable<T> {
     limits: TableLimits,
     held: BTreeMap<UnitId, Held<T>>,
     denied: Denied,
+    forgotten: Forgotten,
     earlier: EarlierStarts,
 }
 
@@ -95,6 +106,7 @@ impl<T> ExecutorTable<T> {
             limits,
             held: BTreeMap::new(),
             denied: Denied::default(),
+            forgotten: Forgotten::default(),
             earlier,
         }
     }
@@ -146,6 +158,7 @@ impl<T> ExecutorTable<T> {
             value: value(),
         };
         self.held.insert(unit, held);
+        self.forgotten.remove(unit, origin);
         Ok(())
     }
 
@@ -175,6 +188,20 @@ impl<T> ExecutorTable<T> {
             .map(|held| held.value)
     }
 
+    /// Lets go of a unit that was taken, and of which nobody can be expected to ask any more: whoever does learns that it is lost.
+    pub fn forget(&mut self, unit: UnitId, offer: Offer) -> Option<T> {
+        let same = |held: &Held<T>| held.offer == offer && held.taken;
+        self.held.get(&unit).filter(|held| same(held))?;
+        let held = self.held.remove(&unit)?;
+        self.forgotten.add(unit, held.origin, &self.limits);
+        Some(held.value)
+    }
+
+    /// Whether the unit is here, or may be one that was forgotten.
+    pub fn remembers(&self, unit: UnitId) -> bool {
+        self.held.contains_key(&unit) || self.forgotten.may_have_any(unit)
+    }
+
     /// An origin asks for what it has offered, at `now_ms` by a clock that does not jump.
     pub fn resume(&mut self, unit: UnitId, origin: &NodeId, offer: Offer, now_ms: u64) -> Resumed<T> {
         let refused = |kind, message: &str| Resumed::Refused {
@@ -198,6 +225,12 @@ impl<T> ExecutorTable<T> {
                 "the executor has restarted, and nothing is left of the unit there",
             );
         }
+        if !arriving && self.forgotten.may_have(unit, origin) {
+            return refused(
+                Kind::NodeLost,
+                "the executor has forgotten the unit: it was not asked for in a long time",
+            );
+        }
         if offer.life != self.life {
             // If it still arrives it is refused: it was meant for another life.
             return refused(
@@ -218,15 +251,22 @@ impl<T> ExecutorTable<T> {
         }
     }
 
+    /// What a release of the offers up to `number` lets go of.
+    pub fn to_release(&self, unit: UnitId, origin: &NodeId, number: u32) -> Option<&T> {
+        let held = self.held.get(&unit)?;
+        (held.origin == *origin && held.offer.number <= number).then_some(&held.value)
+    }
+
     /// An origin no longer wants anything of the offers up to `number`, at `now_ms` by a clock that does not jump.
     pub fn release(&mut self, unit: UnitId, origin: &NodeId, number: u32, now_ms: u64) -> ReleaseAnswer<T> {
         let held = self.held.get(&unit).filter(|held| held.origin == *origin);
         // An offer that has been taken does not come again, and before the first one there is none.
         let over = held.is_some_and(|held| held.taken && held.offer.number == number && number <= 1);
-        let goes = held.is_some_and(|held| held.offer.number <= number);
+        let goes = self.to_release(unit, origin, number).is_some();
         if !over && !self.deny(unit, origin, number, now_ms) {
             return ReleaseAnswer::Later;
         }
+        self.forgotten.remove(unit, origin);
         match goes.then(|| self.held.remove(&unit)).flatten() {
             Some(held) => ReleaseAnswer::Forget(held.value),
             None => ReleaseAnswer::Nothing,
@@ -270,297 +310,5 @@ fn deny<A>(kind: Kind, message: &str) -> Result<A, Denial> {
     })
 }
 
-/// Offers that are refused if they still arrive: of a unit of an origin all up to a number.
-#[derive(Debug, Default)]
-struct Denied {
-    numbers: BTreeMap<(UnitId, NodeId), (u32, u64)>,
-    /// The oldest first; one that has been denied again since is further back, too.
-    order: VecDeque<(u64, UnitId, NodeId)>,
-}
-
-impl Denied {
-    fn covers(&self, unit: UnitId, origin: &NodeId, number: u32) -> bool {
-        let denied = self.numbers.get(&(unit, origin.clone()));
-        denied.is_some_and(|(up_to, _)| number <= *up_to)
-    }
-
-    /// `false`: it is full of what may still be needed.
-    fn add(&mut self, unit: UnitId, origin: &NodeId, number: u32, now_ms: u64, limits: &TableLimits) -> bool {
-        let late = |at: u64| now_ms.saturating_sub(at) > limits.late_ms;
-        if let Some((up_to, _)) = self.numbers.get_mut(&(unit, origin.clone()))
-            && *up_to >= number
-        {
-            return true;
-        }
-        while self.order.len() >= limits.denied
-            && let Some((at, ..)) = self.order.front()
-            && late(*at)
-        {
-            self.forget_oldest();
-        }
-        if self.order.len() >= limits.denied {
-            return false;
-        }
-        self.numbers.insert((unit, origin.clone()), (number, now_ms));
-        self.order.push_back((now_ms, unit, origin.clone()));
-        true
-    }
-
-    fn forget_oldest(&mut self) {
-        let Some((at, unit, origin)) = self.order.pop_front() else {
-            return;
-        };
-        let key = (unit, origin);
-        if self.numbers.get(&key).is_some_and(|(_, latest)| *latest == at) {
-            self.numbers.remove(&key);
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    const LIFE: Incarnation = Incarnation(7);
-    const LIMITS: TableLimits = TableLimits {
-        units: 2,
-        denied: 2,
-        late_ms: 1000,
-    };
-
-    fn table() -> ExecutorTable<&'static str> {
-        ExecutorTable::new(LIFE, LIMITS, EarlierStarts::unknown())
-    }
-
-    fn unit(number: u128) -> UnitId {
-        UnitId(Uuid::from_u128(number))
-    }
-
-    fn node(name: &str) -> NodeId {
-        NodeId::parse(name).unwrap()
-    }
-
-    fn offer(number: u32) -> Offer {
-        Offer { number, life: LIFE }
-    }
-
-    fn kind(answer: Result<(), Denial>) -> Kind {
-        answer.map_or_else(|denial| denial.kind, |()| Kind::Ok)
-    }
-
-    fn resumed<T>(answer: Resumed<T>) -> Kind {
-        match answer {
-            Resumed::Here => Kind::Ok,
-            Resumed::Refused { kind, .. } => kind,
-        }
-    }
-
-    #[test]
-    fn an_offer_that_was_asked_for_in_vain_is_not_taken_later() {
-        let (mut table, origin) = (table(), node("O"));
-        assert_eq!(
-            resumed(table.resume(unit(1), &origin, offer(2), 0)),
-            Kind::NoSuchUnit
-        );
-        for late in [1, 2] {
-            assert_eq!(
-                kind(table.submit(unit(1), &origin, offer(late), || "late")),
-                Kind::Duplicate
-            );
-        }
-        assert_eq!(kind(table.submit(unit(1), &origin, offer(3), || "new")), Kind::Ok);
-        assert_eq!(
-            kind(table.submit(unit(2), &origin, offer(1), || "another")),
-            Kind::Ok
-        );
-    }
-
-    #[test]
-    fn a_payload_that_arrives_while_its_unit_is_asked_for_is_dropped() {
-        let (mut table, origin) = (table(), node("O"));
-        table.submit(unit(1), &origin, offer(1), || "arriving").unwrap();
-        let answer = table.resume(unit(1), &origin, offer(1), 0);
-        assert!(
-            matches!(
-                answer,
-                Resumed::Refused {
-                    kind: Kind::NoSuchUnit,
-                    dropped: Some("arriving"),
-                    ..
-                }
-            ),
-            "{answer:?}"
-        );
-        assert!(!table.is_arriving(unit(1), offer(1)));
-        assert!(table.take(unit(1), offer(1)).is_err());
-        assert!(table.is_empty());
-    }
-
-    #[test]
-    fn a_unit_is_taken_once_and_resumed_until_it_is_released() {
-        let (mut table, origin) = (table(), node("O"));
-        table.submit(unit(1), &origin, offer(1), || "unit").unwrap();
-        assert_eq!(table.take(unit(1), offer(1)), Ok(&mut "unit"));
-        assert!(table.take(unit(1), offer(1)).is_err());
-        assert_eq!(table.resume(unit(1), &origin, offer(1), 0), Resumed::Here);
-        assert_eq!(
-            table.release(unit(1), &origin, 1, 0),
-            ReleaseAnswer::Forget("unit")
-        );
-        assert_eq!(table.release(unit(1), &origin, 1, 0), ReleaseAnswer::Nothing);
-        assert_eq!(
-            kind(table.submit(unit(1), &origin, offer(1), || "late")),
-            Kind::Duplicate
-        );
-    }
-
-    #[test]
-    fn an_old_question_does_not_harm_a_later_offer() {
-        let (mut table, origin) = (table(), node("O"));
-        table.submit(unit(1), &origin, offer(2), || "two").unwrap();
-        assert_eq!(
-            resumed(table.resume(unit(1), &origin, offer(1), 0)),
-            Kind::NoSuchUnit
-        );
-        assert_eq!(table.release(unit(1), &origin, 1, 0), ReleaseAnswer::Nothing);
-        for late in [1, 2] {
-            assert_eq!(
-                kind(table.submit(unit(1), &origin, offer(late), || "late")),
-                Kind::Duplicate
-            );
-        }
-        assert!(table.take(unit(1), offer(2)).is_ok());
-        assert_eq!(
-            kind(table.submit(unit(1), &origin, offer(3), || "three")),
-            Kind::Busy
-        );
-        assert_eq!(
-            table.release(unit(1), &origin, 3, 0),
-            ReleaseAnswer::Forget("two")
-        );
-    }
-
-    #[test]
-    fn another_life_knows_what_the_journal_kept_and_nothing_else() {
-        let (mut table, origin) = (table(), node("O"));
-        let earlier = Offer {
-            number: 1,
-            life: Incarnation(6),
-        };
-        table.restore(unit(1), origin.clone(), earlier, "kept");
-        assert_eq!(table.resume(unit(1), &origin, earlier, 0), Resumed::Here);
-        assert_eq!(
-            resumed(table.resume(unit(2), &origin, earlier, 0)),
-            Kind::NodeLost
-        );
-        assert_eq!(
-            kind(table.submit(unit(2), &origin, earlier, || "late")),
-            Kind::NodeLost
-        );
-    }
-
-    #[test]
-    fn what_was_not_taken_is_denied_if_it_is_known_what_has_begun() {
-        let begun = [unit(1)].into();
-        let mut table = ExecutorTable::<()>::new(LIFE, LIMITS, EarlierStarts::of(Incarnation(6), begun));
-        let origin = node("O");
-        let of_life = |life| Offer {
-            number: 1,
-            life: Incarnation(life),
-        };
-        for (number, life, kind) in [
-            (1, 6, Kind::NodeLost),
-            (2, 6, Kind::NoSuchUnit),
-            (2, 5, Kind::NodeLost),
-        ] {
-            assert_eq!(
-                resumed(table.resume(unit(number), &origin, of_life(life), 0)),
-                kind
-            );
-        }
-        assert_eq!(table.denied.order.len(), 0);
-        assert_eq!(
-            kind(table.submit(unit(2), &origin, of_life(6), || ())),
-            Kind::NodeLost,
-            "also if it still arrives"
-        );
-    }
-
-    #[test]
-    fn a_unit_is_its_origins_alone() {
-        let (mut table, origin, other) = (table(), node("O"), node("P"));
-        table.submit(unit(1), &origin, offer(1), || "unit").unwrap();
-        table.take(unit(1), offer(1)).unwrap();
-        assert_eq!(
-            kind(table.submit(unit(1), &other, offer(9), || "theirs")),
-            Kind::Duplicate
-        );
-        assert_eq!(
-            resumed(table.resume(unit(1), &other, offer(1), 0)),
-            Kind::NoSuchUnit
-        );
-        assert_eq!(table.release(unit(1), &other, 9, 0), ReleaseAnswer::Nothing);
-        assert_eq!(table.resume(unit(1), &origin, offer(1), 0), Resumed::Here);
-    }
-
-    #[test]
-    fn what_is_held_is_bounded() {
-        let (mut table, origin) = (table(), node("O"));
-        for number in 1..=2 {
-            table.submit(unit(number), &origin, offer(1), || "unit").unwrap();
-        }
-        assert_eq!(
-            kind(table.submit(unit(3), &origin, offer(1), || "unit")),
-            Kind::Busy
-        );
-        assert_eq!(table.abandon(unit(1), offer(1)), Some("unit"));
-        assert_eq!(
-            kind(table.submit(unit(3), &origin, offer(1), || "unit")),
-            Kind::Ok
-        );
-    }
-
-    #[test]
-    fn origins_are_put_off_when_too_much_was_denied_lately() {
-        let (mut table, origin) = (table(), node("O"));
-        for number in 1..=2 {
-            assert_eq!(
-                resumed(table.resume(unit(number), &origin, offer(1), 0)),
-                Kind::NoSuchUnit
-            );
-        }
-        assert_eq!(
-            resumed(table.resume(unit(3), &origin, offer(1), 1000)),
-            Kind::Busy
-        );
-        assert_eq!(table.release(unit(3), &origin, 1, 1000), ReleaseAnswer::Later);
-        assert_eq!(
-            resumed(table.resume(unit(2), &origin, offer(1), 1000)),
-            Kind::NoSuchUnit
-        );
-        assert_eq!(
-            resumed(table.resume(unit(3), &origin, offer(1), 1001)),
-            Kind::NoSuchUnit
-        );
-        assert_eq!(
-            kind(table.submit(unit(2), &origin, offer(1), || "late")),
-            Kind::Duplicate
-        );
-    }
-
-    #[test]
-    fn a_unit_that_ended_well_at_its_first_offer_leaves_nothing() {
-        let (mut table, origin) = (table(), node("O"));
-        for number in 1..=10 {
-            table.submit(unit(number), &origin, offer(1), || "unit").unwrap();
-            table.take(unit(number), offer(1)).unwrap();
-            assert_eq!(
-                table.release(unit(number), &origin, 1, 0),
-                ReleaseAnswer::Forget("unit")
-            );
-        }
-        assert_eq!(table.denied.order.len(), 0);
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 mod batch;
 mod brief;
+mod forgotten;
 mod releases;
 
 use bytes::Bytes;

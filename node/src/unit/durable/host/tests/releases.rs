@@ -1,7 +1,9 @@
 //! Releases, alone and together.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 
+use futures_util::poll;
 use workmesh_proto::wire::durable::MAX_RELEASES;
 
 use super::*;
@@ -44,6 +46,29 @@ async fn a_unit_that_could_not_be_removed_when_it_was_released_is_collected_and_
         assert_eq!(rig.run(&over, b"123").await.refused, Some(Kind::Duplicate));
     }
     assert_eq!(rig.run(&submit_as(&unit, 3), b"123").await.bytes, b"123");
+}
+
+#[tokio::test]
+async fn a_release_that_comes_twice_leaves_a_later_offer_alone() {
+    let disk = Faulty::new();
+    let rig = rig_on(&disk);
+    let unit = submit("echo:buffer", 3);
+    assert_eq!(rig.run(&unit, b"123").await.end(), Some(Kind::Ok));
+    let origin = rig.host.node.clone();
+    let held = disk.hold();
+    let mut first = pin!(rig.host.release(&origin, unit.unit, 1));
+    let mut second = pin!(rig.host.release(&origin, unit.unit, 1));
+    assert!(poll!(first.as_mut()).is_pending());
+    assert!(poll!(second.as_mut()).is_pending());
+    drop(held);
+    assert!(first.await);
+    let next = submit_as(&unit, 2);
+    assert_eq!(rig.run(&next, b"123").await.end(), Some(Kind::Ok));
+    assert!(second.await);
+    assert_eq!((rig.host.count(), rig.host.store.usage().keys), (1, 1));
+    let (store, _) = Store::open_faulty(&disk.kill(), settings()).unwrap();
+    let (_, noted) = store.starts(8);
+    assert!(noted.unwrap().begun.contains(&unit.unit));
 }
 
 fn releases<'a>(units: impl Iterator<Item = &'a Submit>) -> Vec<Release> {
