@@ -48,9 +48,8 @@ enum Where {
 
 /// Answers reads until told to end, or until nobody can ask.
 pub(super) fn run(shared: &Shared, mut requests: mpsc::Receiver<Request>) {
-    let mut reader = Reader { shared, last: None };
     while let Some(Request::Read(read)) = requests.blocking_recv() {
-        let answer = reader.read(&read);
+        let answer = answer(shared, &read);
         if answer.is_err() {
             shared.counts.lock().failures += 1;
         }
@@ -59,53 +58,36 @@ pub(super) fn run(shared: &Shared, mut requests: mpsc::Receiver<Request>) {
     }
 }
 
-struct Reader<'a> {
-    shared: &'a Shared,
-    /// The data file that was read last: most streams are read from one end to the other.
-    last: Option<(FileId, Arc<dyn OpenFile>)>,
+fn answer(shared: &Shared, read: &Read) -> Result<Bytes, StoreError> {
+    let places = places(&shared.index.lock(), read)?;
+    match collect(shared, &places) {
+        // Its files may have gone since, with the key.
+        Err(error) => places_still(shared, read).and(Err(error)),
+        done => done,
+    }
 }
 
-impl Reader<'_> {
-    fn read(&mut self, read: &Read) -> Result<Bytes, StoreError> {
-        let places = places(&self.shared.index.lock(), read)?;
-        match self.collect(&places) {
-            // Its files may have gone since, with the key.
-            Err(error) => places_still(self.shared, read).and(Err(error)),
-            done => done,
-        }
+fn collect(shared: &Shared, places: &[Place]) -> Result<Bytes, StoreError> {
+    let mut bytes = BytesMut::zeroed(places.iter().map(|place| place.bytes).sum());
+    let mut done = 0;
+    for place in places {
+        let into = &mut bytes[done..done + place.bytes];
+        let (file, path) = match &place.file {
+            Where::Log(number, file) => (Arc::clone(file), segment::path(*number)),
+            Where::Data(id) => (open(shared, *id)?, id.path()),
+        };
+        let failed = |error| StoreError::io("read", &shared.files.path(&path), error);
+        files::read_all(&*file, place.at, into).map_err(failed)?;
+        done += place.bytes;
     }
+    Ok(bytes.freeze())
+}
 
-    fn collect(&mut self, places: &[Place]) -> Result<Bytes, StoreError> {
-        let mut bytes = BytesMut::zeroed(places.iter().map(|place| place.bytes).sum());
-        let mut done = 0;
-        for place in places {
-            let into = &mut bytes[done..done + place.bytes];
-            let (file, path) = match &place.file {
-                Where::Log(number, file) => (Arc::clone(file), segment::path(*number)),
-                Where::Data(id) => (self.open(*id)?, id.path()),
-            };
-            let failed = |error| StoreError::io("read", &self.shared.files.path(&path), error);
-            files::read_all(&*file, place.at, into).map_err(failed)?;
-            done += place.bytes;
-        }
-        Ok(bytes.freeze())
-    }
-
-    fn open(&mut self, id: FileId) -> Result<Arc<dyn OpenFile>, StoreError> {
-        if let Some((_, file)) = self.last.as_ref().filter(|(last, _)| *last == id) {
-            return Ok(Arc::clone(file));
-        }
-        // Before another one is opened: it may be the last descriptor.
-        self.last = None;
-        let path = id.path();
-        let file = self
-            .shared
-            .files
-            .open(&path)
-            .map_err(|error| StoreError::io("open", &self.shared.files.path(&path), error))?;
-        self.last = Some((id, Arc::clone(&file)));
-        Ok(file)
-    }
+/// Opens a data file for one read: one that stayed open would keep its room on the disk when it is removed.
+fn open(shared: &Shared, id: FileId) -> Result<Arc<dyn OpenFile>, StoreError> {
+    let path = id.path();
+    let failed = |error| StoreError::io("open", &shared.files.path(&path), error);
+    shared.files.open(&path).map_err(failed)
 }
 
 fn places_still(shared: &Shared, read: &Read) -> Result<(), StoreError> {
