@@ -49,6 +49,8 @@ pub(super) struct Drive {
     talk: Option<Talk>,
     refused: Vec<NodeId>,
     ended: Option<Eof>,
+    /// The latest append was not taken.
+    failing: bool,
     forgetting: bool,
     done: bool,
 }
@@ -57,6 +59,8 @@ pub(super) struct Drive {
 struct Append {
     number: u64,
     data: Bytes,
+    /// What has happened to the unit once it is there.
+    happened: Vec<Happened>,
     pending: Pending,
 }
 
@@ -90,6 +94,7 @@ impl Drive {
             talk: None,
             refused: Vec::new(),
             ended,
+            failing: false,
             forgetting: false,
             done: false,
         })
@@ -187,16 +192,31 @@ impl Drive {
     fn poll_appends(&mut self, cx: &mut Context<'_>) -> Option<OriginInput> {
         for at in 0..self.appends.len() {
             if let Poll::Ready(stored) = Pin::new(&mut self.appends[at].pending).poll(cx) {
-                let Append { number, data, .. } = self.appends.remove(at);
-                return Some(self.on_append(number, data, stored));
+                let append = self.appends.remove(at);
+                return Some(self.on_append(append, stored));
             }
         }
         None
     }
 
-    fn on_append(&mut self, number: u64, data: Bytes, stored: Result<(), StoreError>) -> OriginInput {
+    fn on_append(&mut self, append: Append, stored: Result<(), StoreError>) -> OriginInput {
+        let Append {
+            number,
+            data,
+            happened,
+            ..
+        } = append;
+        if let Err(error) = &stored
+            && !self.failing
+        {
+            warn!(unit = %self.active.unit, %error, "what came of a durable unit can't be stored; it is tried again");
+        }
+        self.failing = stored.is_err();
         match stored {
             Ok(()) => {
+                happened
+                    .into_iter()
+                    .for_each(|happened| self.active.note(happened));
                 self.stream_bytes += data.len() as u64;
                 if !data.is_empty() {
                     self.active.tail.push(data);
@@ -324,8 +344,8 @@ impl Drive {
         if !data.is_empty() {
             entries.push(Entry::Data(Stream::Responses, data.clone()));
         }
+        let happened = records.iter().filter_map(Happened::of).collect();
         for record in &records {
-            self.note(record);
             entries.push(Entry::Record(record::encode(record)));
         }
         let sync = if sync { Sync::Synced } else { Sync::Written };
@@ -333,6 +353,7 @@ impl Drive {
         self.appends.push(Append {
             number,
             data,
+            happened,
             pending,
         });
     }
@@ -408,12 +429,6 @@ impl Drive {
         self.ended = Some(eof);
         // Its executor may have room for another one.
         self.work.room.notify_one();
-    }
-
-    fn note(&self, record: &OriginRecord) {
-        if let Some(happened) = Happened::of(record) {
-            self.active.note(happened);
-        }
     }
 }
 

@@ -75,6 +75,8 @@ pub struct DurableOrigin {
     append: Option<(u64, Bytes, ResponseTally)>,
     /// Not before this time: the journal has just failed.
     append_at: Option<u64>,
+    /// Why it does not take what has come.
+    hindered: Option<String>,
     stored: Position,
     /// Counts and digest of what is on the disk.
     kept: ResponseTally,
@@ -156,6 +158,7 @@ impl DurableOrigin {
             frames: ResponseFrames::default(),
             append: None,
             append_at: None,
+            hindered: None,
             acked: Position::default(),
             eof: None,
             debts: Debts::new(timings),
@@ -199,7 +202,8 @@ impl DurableOrigin {
     /// Why the unit waits, or why its executor is not heard; empty if all is well.
     pub fn reason(&self) -> &str {
         match self.step {
-            Step::Following { .. } | Step::Ended => "",
+            Step::Following { .. } => self.hindered.as_deref().unwrap_or_default(),
+            Step::Ended => "",
             _ => &self.reason,
         }
     }

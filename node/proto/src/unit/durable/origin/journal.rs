@@ -174,6 +174,7 @@ impl DurableOrigin {
         if let Some((_, _, tally)) = self.append.take_if(|(append, ..)| *append == number) {
             self.stored = position(&tally);
             self.kept = tally;
+            self.hindered = None;
             self.effects.push_back(OriginEffect::Changed);
             self.acknowledge();
         }
@@ -266,13 +267,32 @@ impl DurableOrigin {
                 self.wait(why);
             }
             Step::Ending { append, eof } if *append == number || (*append == 0 && data.is_some()) => {
-                let eof = eof.clone();
+                let eof = self.without_the_unstored(eof.clone());
                 self.reason = why;
                 self.eof = None;
                 self.step = Step::EndLater { at: retry, eof };
                 self.effects.push_back(OriginEffect::Changed);
             }
+            _ if data.is_some() => {
+                self.hindered = Some(why);
+                self.effects.push_back(OriginEffect::Changed);
+            }
             _ => {}
+        }
+    }
+
+    /// A unit that is not to go on does not wait for room for what it has sent: it ends with what is on the disk.
+    fn without_the_unstored(&mut self, eof: Eof) -> Eof {
+        if !matches!(eof.kind, Kind::Cancelled | Kind::Expired) {
+            return eof;
+        }
+        self.frames = ResponseFrames::default();
+        self.tally = self.kept.clone();
+        Eof {
+            responses: self.tally.responses(),
+            bytes: self.tally.bytes(),
+            digest: self.tally.digest(),
+            ..eof
         }
     }
 }

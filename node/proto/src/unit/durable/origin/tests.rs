@@ -132,6 +132,47 @@ fn an_end_that_the_disk_refuses_is_told_as_what_the_unit_waits_for() {
 }
 
 #[test]
+fn a_unit_that_is_cancelled_on_a_full_disk_ends_with_what_is_there() {
+    let mut unit = following(order(None, false));
+    unit.handle(OriginInput::Piece(1, piece(1, "ab", true)), 1001);
+    let number = append_of(&effects(&mut unit)).0;
+    unit.handle(OriginInput::Stored(number), 1002);
+    unit.handle(OriginInput::Piece(1, piece(2, "too much", true)), 1003);
+    let number = append_of(&effects(&mut unit)).0;
+    unit.handle(OriginInput::Cancel, 1004);
+    unit.handle(OriginInput::NotStored(number, "full".into()), 1005);
+    effects(&mut unit);
+    unit.handle(OriginInput::Wake, 2005);
+    let seen = effects(&mut unit);
+    let (number, records, data) = append_of(&seen);
+    let [OriginRecord::Ended { eof: end, .. }] = records else {
+        panic!("{records:?}");
+    };
+    let there = eof(&[("ab", true)]);
+    assert!(data.is_empty());
+    assert_eq!(
+        (end.kind, end.responses, end.bytes, end.digest),
+        (Kind::Cancelled, there.responses, there.bytes, there.digest)
+    );
+    unit.handle(OriginInput::Stored(number), 2006);
+    assert_eq!(unit.history().end().map(|eof| eof.kind), Some(Kind::Cancelled));
+}
+
+#[test]
+fn what_the_disk_does_not_take_is_the_reason_until_it_does() {
+    let mut unit = following(order(None, false));
+    unit.handle(OriginInput::Piece(1, piece(1, "ab", true)), 1001);
+    let number = append_of(&effects(&mut unit)).0;
+    unit.handle(OriginInput::NotStored(number, "full".into()), 1002);
+    assert_eq!(unit.reason(), "full");
+    effects(&mut unit);
+    unit.handle(OriginInput::Wake, 3000);
+    let number = append_of(&effects(&mut unit)).0;
+    unit.handle(OriginInput::Stored(number), 3001);
+    assert_eq!(unit.reason(), "");
+}
+
+#[test]
 fn a_short_unit_is_one_append_behind_its_offer() {
     let mut unit = offered(order(None, false));
     unit.handle(OriginInput::Accepted(1), 1001);
@@ -329,7 +370,10 @@ fn a_journal_that_fails_delays_and_loses_nothing() {
     let seen = effects(&mut unit);
     let number = append_of(&seen).0;
     unit.handle(OriginInput::NotStored(number, "disk full".into()), 1002);
-    assert_eq!(effects(&mut unit), []);
+    assert_eq!(
+        (effects(&mut unit), unit.reason()),
+        (vec![OriginEffect::Changed], "disk full")
+    );
     unit.handle(OriginInput::Eof(1, eof(&[("ab", true)])), 1003);
     let seen = effects(&mut unit);
     let (number, _, data) = append_of(&seen);
