@@ -499,6 +499,7 @@ async fn start_work(
     ));
     let work = Work::new(units.clone(), host.clone(), store.clone(), settings.work.clone());
     durable::recover(&work, &host, found, &earlier).await;
+    units.keep_durable(&work);
     units.host_durable(host.clone());
     tasks.spawn(store.attend());
     tasks.spawn(work.clone().watch_reach(units.mesh.clone()));

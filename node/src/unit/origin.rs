@@ -213,6 +213,13 @@ impl Units {
             let message = format!("unit {} was submitted before; choose another --id", request.unit);
             return Err(Eof::without_responses(Kind::Duplicate, message));
         };
+        if self.has_durable(request.unit) {
+            let unit = request.unit;
+            let message = format!(
+                "unit {unit} is a durable one: `node work attach {unit}` follows it; choose another --id for another unit"
+            );
+            return Err(Eof::without_responses(Kind::Duplicate, message));
+        }
         let order = Order {
             request,
             head,

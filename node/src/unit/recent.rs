@@ -29,6 +29,11 @@ impl RecentUnits {
         true
     }
 
+    /// Whether the unit is remembered.
+    pub(super) fn contains(&self, unit: UnitId) -> bool {
+        self.known.contains(&unit)
+    }
+
     /// Forgets a unit that no executor has taken: it may be submitted again.
     pub(super) fn remove(&mut self, unit: UnitId) {
         if self.known.remove(&unit)

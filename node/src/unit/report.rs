@@ -204,7 +204,7 @@ pub struct WorkReport {
     pub directive: String,
     /// `waiting`, `accepted`, `running` or `ended`.
     pub state: String,
-    /// Why it waits; empty if it does not.
+    /// Why it waits, or does not get on; empty if all is well.
     #[serde(default)]
     pub reason: String,
     /// How it ended.

@@ -1,16 +1,16 @@
 //! What all conversations of a node share.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use workmesh_proto::NodeId;
+use workmesh_proto::{NodeId, UnitId};
 
-use super::durable::Host;
+use super::durable::{Host, Work};
 use super::placement::Outstanding;
 use super::recent::RecentUnits;
 use super::serve;
@@ -34,6 +34,8 @@ pub(crate) struct Units {
     sessions: OnceLock<Arc<Sessions>>,
     /// The durable units that run here; none on a node without a store.
     host: OnceLock<Arc<Host>>,
+    /// The durable units of which this node is the origin; likewise.
+    work: OnceLock<Weak<Work>>,
     /// Conversations of peers, until their streams are delivered.
     served: TaskTracker,
     /// Conversations of local programs that a stop waits for.
@@ -59,6 +61,7 @@ impl Units {
             stopping: AtomicBool::new(false),
             sessions: OnceLock::new(),
             host: OnceLock::new(),
+            work: OnceLock::new(),
             served: TaskTracker::new(),
             attended: TaskTracker::new(),
             cut_short: CancellationToken::new(),
@@ -112,6 +115,23 @@ impl Units {
     /// Waits until [`cut_short`](Self::cut_short).
     pub(crate) async fn until_cut_short(&self) {
         self.cut_short.cancelled().await;
+    }
+
+    /// From here on an id of these is no other unit's.
+    pub(crate) fn keep_durable(&self, work: &Arc<Work>) {
+        // The first one counts.
+        let _second = self.work.set(Arc::downgrade(work));
+    }
+
+    /// Whether a unit with this id that is not durable was submitted here lately.
+    pub(super) fn was_submitted(&self, unit: UnitId) -> bool {
+        self.recent.lock().contains(unit)
+    }
+
+    /// Whether this node is the origin of a durable unit with this id.
+    pub(super) fn has_durable(&self, unit: UnitId) -> bool {
+        let work = self.work.get().and_then(Weak::upgrade);
+        work.is_some_and(|work| work.has(unit))
     }
 
     /// From here on durable units are taken.

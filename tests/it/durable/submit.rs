@@ -103,7 +103,23 @@ fn the_same_id_twice_is_one_unit() {
     let refused = other.detach(&mesh, "A", &to);
     assert_eq!(refused.status, 5, "{refused:?}");
     assert!(refused.stderr.contains("duplicate"), "{}", refused.stderr);
+    let plain = super::run(&mesh, "A", &task.submit(&to));
+    assert_eq!(plain.status, 5, "{plain:?}");
+    assert!(plain.stderr.contains("is a durable one"), "{}", plain.stderr);
+    assert_eq!(task.runs().len(), 1);
     task.succeeded(&mesh, "A");
+}
+
+#[test]
+fn the_id_of_a_unit_that_is_not_durable_is_no_durable_ones() {
+    let mesh = line(&["A", "E"]);
+    let task = Task::new(&mesh).responses(3, 1000);
+    let to = ["--to", "E"];
+    super::run(&mesh, "A", &task.submit(&to)).ok();
+    let refused = task.detach(&mesh, "A", &to);
+    assert_eq!(refused.status, 5, "{refused:?}");
+    assert!(refused.stderr.contains("not as a durable one"), "{}", refused.stderr);
+    assert_eq!(task.runs().len(), 1);
 }
 
 #[test]

@@ -67,6 +67,13 @@ impl Work {
         if let Err(limit) = submit.check() {
             return Err(Eof::without_responses(Kind::Protocol, limit));
         }
+        if self.units.was_submitted(submit.unit) {
+            let message = format!(
+                "unit {} was submitted before, and not as a durable one; choose another --id",
+                submit.unit
+            );
+            return Err(Eof::without_responses(Kind::Duplicate, message));
+        }
         let admitted = self.store.admit(submit.payload_bytes.unwrap_or(0));
         admitted.map_err(|error| store_fault(&error))
     }

@@ -451,7 +451,11 @@ impl Work {
             let mut state = active.watch();
             let ended = state.wait_for(|state| state.end.is_some());
             // Without a disk that takes it the end stays a wish.
-            let _late = tokio::time::timeout(CANCEL, ended).await.is_ok();
+            if tokio::time::timeout(CANCEL, ended).await.is_ok() {
+                let told = state.wait_for(|state| state.history.debts().next().is_none());
+                // One that can't be reached hears of it when it can.
+                let _late = tokio::time::timeout(TOLD, told).await.is_ok();
+            }
         }
         self.show(unit)
     }
@@ -510,6 +514,8 @@ const LOOK_ROWS: usize = 1000;
 const STORING: Duration = Duration::from_secs(10);
 /// How long a cancellation or a release waits for its record to be on the disk.
 const CANCEL: Duration = Duration::from_secs(5);
+/// How long a cancellation waits for its executor to know of it.
+const TOLD: Duration = Duration::from_millis(500);
 
 /// The answer about a unit that is not here.
 pub(crate) fn unknown(unit: UnitId) -> Fault {
