@@ -72,8 +72,10 @@ impl Identity {
             paths::trusted_ca(data_dir),
         ];
         let [certificate_path, key_path, ca_path] = &paths;
-        if let Some(path) = paths.iter().find(|path| !path.exists()) {
-            return Err(missing(data_dir, path, key_path.exists()));
+        for path in &paths {
+            if !store::exists(path)? {
+                return Err(missing(data_dir, path, key_path.exists()));
+            }
         }
         let key = PrivateKey::load(key_path)?;
         let chain = parse_pem(&store::read(certificate_path)?, certificate_path)?;
@@ -244,6 +246,17 @@ mod tests {
             refusal(&dir, NOW),
             "no certificate in DATA: DATA/identity/node.crt does not exist, but a key does; have the request signed with \
              `node cert sign` on the CA's machine, then run `node cert install FILE`"
+        );
+    }
+
+    #[test]
+    fn an_identity_that_can_not_be_looked_at_is_not_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("identity"), "no folder").unwrap();
+        let refusal = refusal(&dir, NOW);
+        assert!(
+            refusal.starts_with("can't read DATA/identity/node.crt: "),
+            "{refusal}"
         );
     }
 

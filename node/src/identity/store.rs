@@ -20,6 +20,12 @@ pub(super) const PUBLIC: u32 = 0o644;
 /// Permissions of a file that only its owner may read.
 pub(super) const PRIVATE: u32 = 0o600;
 
+/// Whether the file is there. An error: that can't be found out, as with a folder that is another user's.
+pub(super) fn exists(path: &Path) -> Result<bool, IdentityError> {
+    path.try_exists()
+        .map_err(|error| IdentityError::read(path, error))
+}
+
 /// Reads a whole file of at most [`MAX_FILE_BYTES`].
 pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
     let file = File::open(path).map_err(|error| IdentityError::read(path, error))?;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use workmesh_proto::{MeshName, NodeId};
 
 use super::certificate::{Certificate, parse_pem};
-use super::{IdentityError, install, missing, paths};
+use super::{IdentityError, install, missing, paths, store};
 
 /// One certificate, as `node cert show --json` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -57,7 +57,7 @@ pub fn installed_summaries(
     now: Timestamp,
 ) -> Result<Vec<CertificateSummary>, IdentityError> {
     let path = paths::node_certificate(data_dir);
-    if !path.exists() {
+    if !store::exists(&path)? {
         return Err(missing(data_dir, &path, paths::node_key(data_dir).exists()));
     }
     summaries(&path, now)

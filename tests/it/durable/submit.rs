@@ -118,7 +118,11 @@ fn the_id_of_a_unit_that_is_not_durable_is_no_durable_ones() {
     super::run(&mesh, "A", &task.submit(&to)).ok();
     let refused = task.detach(&mesh, "A", &to);
     assert_eq!(refused.status, 5, "{refused:?}");
-    assert!(refused.stderr.contains("not as a durable one"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("not as a durable one"),
+        "{}",
+        refused.stderr
+    );
     assert_eq!(task.runs().len(), 1);
 }
 
