@@ -3,8 +3,10 @@
 //! Called by the command line, over the socket of a node or over a pipe into a node of its own process. It never
 //! prints, and it never takes a stream that broke for an answer.
 
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use serde::de::DeserializeOwned;
@@ -25,6 +27,8 @@ use crate::unit::report::{
 
 /// The longest payload frame that a client sends, in bytes.
 pub const PAYLOAD_FRAME_BYTES: usize = 64 * 1024;
+/// How long a node may take to say what it knows.
+const ANSWER: Duration = Duration::from_secs(30);
 /// Bytes asked of the stream at once.
 const READ_BYTES: usize = 64 * 1024;
 /// The name of the control socket in a data directory.
@@ -72,28 +76,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// Asks what the node knows.
     pub async fn status(self) -> Result<StatusReport, ClientError> {
-        self.ask(Query::Status {}).await
+        in_time(self.ask(Query::Status {})).await
     }
 
     /// Asks which workers the mesh has.
     pub async fn workers(self) -> Result<Vec<WorkerReport>, ClientError> {
-        self.rows(&Query::Workers {}).await
+        in_time(self.rows(&Query::Workers {})).await
     }
 
     /// Asks for the durable units that fit `filter`, newest first.
     pub async fn work(self, filter: WorkFilter) -> Result<Vec<WorkReport>, ClientError> {
-        self.rows(&Query::Work(filter)).await
+        in_time(self.rows(&Query::Work(filter))).await
     }
 
     /// Asks how a durable unit is, with its history.
     pub async fn work_show(self, unit: UnitId) -> Result<WorkReport, ClientError> {
-        self.ask(Query::WorkShow { unit }).await
+        in_time(self.ask(Query::WorkShow { unit })).await
     }
 
     /// Cancels a durable unit; gives what has become of it. One that has ended stays as it is.
     pub async fn work_cancel(self, unit: UnitId) -> Result<WorkReport, ClientError> {
         let cancel = Frame::cbor(FrameType::Cancel, 0, &Cancel { unit });
-        only(self.say(&cancel, "cancellation").await?).await
+        in_time(async { only(self.say(&cancel, "cancellation").await?).await }).await
     }
 
     /// Forgets these durable units, at most [`MAX_RELEASED`](workmesh_proto::wire::query::MAX_RELEASED); one that has not ended is
@@ -194,6 +198,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             what,
         })
     }
+}
+
+/// The answer to a question for which the node waits for nobody else.
+async fn in_time<T>(answer: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+    tokio::time::timeout(ANSWER, answer)
+        .await
+        .unwrap_or(Err(ClientError::Silent))
 }
 
 /// The only reply.
@@ -417,7 +428,7 @@ impl<R: AsyncRead + Unpin> FrameStream<R> {
 pub enum ClientError {
     /// Nobody listens on the control socket. Nothing was asked.
     #[error(
-        "no node runs with data directory {}: start one with `node run --data-dir {}`, or give --peers host:port",
+        "no node runs with data directory {}: start one with `node run --data-dir {}`, or give --peers host:port to a verb that takes it",
         .0.display(),
         .0.display()
     )]
@@ -433,6 +444,9 @@ pub enum ClientError {
         /// What the system says.
         error: io::Error,
     },
+    /// The node takes the question, and says nothing.
+    #[error("the node does not answer for {} s: it is stopped, or has too much to do; its log or `ps` tells", ANSWER.as_secs())]
+    Silent,
     /// Directive and parameters don't fit into a frame. Nothing was submitted.
     #[error("directive and parameters have more than {MAX_BODY_BYTES} bytes; put them into the payload")]
     TooLong,
@@ -468,7 +482,7 @@ impl ClientError {
     /// Whether the node went away, or was not there: it may be back later.
     pub fn is_absence(&self) -> bool {
         match self {
-            Self::NoNode(_) | Self::Connect { .. } | Self::Broken(_) | Self::Io(_) => true,
+            Self::NoNode(_) | Self::Connect { .. } | Self::Silent | Self::Broken(_) | Self::Io(_) => true,
             Self::NotAllowed(_)
             | Self::TooLong
             | Self::Fault(_)

@@ -82,6 +82,13 @@ async fn hops_end_with_the_stream() {
     assert!(hops.next().await.unwrap().is_none());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_that_says_nothing_is_not_waited_for_for_ever() {
+    let (client, _node) = pair(4096);
+    let error = client.status().await.unwrap_err();
+    assert!(matches!(error, ClientError::Silent), "{error}");
+}
+
 #[tokio::test]
 async fn a_closed_connection_is_no_answer() {
     let (client, mut scripted) = pair(4096);

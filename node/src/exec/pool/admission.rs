@@ -40,7 +40,7 @@ impl Pool {
     /// Makes the unit, unless the submission alone says that it can't be run.
     fn examine(&self, submit: &Submit, sender: NodeId) -> Result<Arc<Unit>, Refused> {
         if self.is_draining() {
-            return Err(draining());
+            return Err(draining(&self.settings));
         }
         submit.check().map_err(|broken| refused(Kind::Protocol, broken))?;
         let directive = submit
@@ -79,7 +79,7 @@ impl State {
     /// knows which of its offers are over.
     fn enter(&mut self, unit: &Arc<Unit>, settings: &ExecSettings) -> Result<(), Refused> {
         if self.draining.is_some() || self.closed {
-            return Err(draining());
+            return Err(draining(settings));
         }
         let active = self.active.contains_key(&unit.id);
         if unit.durable && active {
@@ -112,9 +112,10 @@ fn refused(kind: Kind, message: impl Into<String>) -> Refused {
     }
 }
 
-fn draining() -> Refused {
-    refused(
-        Kind::Draining,
-        "this node takes no new units, it drains or shuts down: submit to another one",
-    )
+fn draining(settings: &ExecSettings) -> Refused {
+    let message = format!(
+        "{} takes no new units, it drains or shuts down: submit to another node",
+        settings.node
+    );
+    refused(Kind::Draining, message)
 }

@@ -176,11 +176,11 @@ impl Host {
             biased;
             // Nothing is kept behind its removal.
             () = hosted.stop.cancelled() => return Err(NotTaken::Dropped),
-            () = self.draining.cancelled() => return Err(draining().into()),
+            () = self.draining.cancelled() => return Err(self.drains().into()),
             received = self.receive(hosted, submit, &mut admitted.payload, receiver) => received?,
         };
         if self.executor.is_draining() {
-            return Err(draining().into());
+            return Err(self.drains().into());
         }
         self.may_take(submit.unit, place.offer)?;
         hosted.with(|machine| machine.take(&submit.directive, now_ms()));
@@ -245,7 +245,12 @@ impl Host {
         self.executor.admit(submit, peer.clone())
     }
 
-    /// The origin shows it to whoever waits for the unit: it names the node whose store it is.
+    /// The origin shows these to whoever waits for the unit: they name the node that they are about.
+    fn drains(&self) -> Refused {
+        let message = format!("{} takes no new units, it drains or shuts down", self.node);
+        refused(Kind::Draining, message)
+    }
+
     fn no_space(&self, error: &StoreError) -> Refused {
         refused(Kind::NoSpace, format!("{} has no room: {error}", self.node))
     }
@@ -329,7 +334,7 @@ impl Host {
             return Ok(());
         }
         Err(if self.executor.is_draining() {
-            draining()
+            self.drains()
         } else {
             refused(
                 Kind::Busy,
@@ -411,11 +416,4 @@ impl Host {
         let rest: Bytes = waiting.memory.freeze();
         rest.is_empty() || feed.push(rest).await.is_ok()
     }
-}
-
-fn draining() -> Refused {
-    refused(
-        Kind::Draining,
-        "this node takes no new units, it drains or shuts down",
-    )
 }
