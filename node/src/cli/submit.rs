@@ -51,7 +51,7 @@ Durable units:
   --detach   prints the unit's id once it is stored, and does not wait; with --format json {\"type\":\"stored\",\"unit\"}.
              `node work` shows, follows and cancels units, and gives their responses later
 If the node goes away before it says that the unit is stored, a text or a file is submitted again for up to 30 s; repeating
-the command with the same --id is safe at any time.";
+the command with the same --id is safe as long as the node keeps the unit (`node work list`).";
 
 /// Run a unit of work and print its responses
 #[derive(Args, Clone, Debug)]

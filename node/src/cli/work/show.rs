@@ -87,7 +87,10 @@ fn page(report: &WorkReport, now: Timestamp) -> String {
     let notes = [
         (report.idempotent, "idempotent"),
         (report.cancel_requested, "cancel requested"),
-        (report.executor_released, "forgotten by its executor"),
+        (
+            report.executor.is_some() && report.executor_released,
+            "forgotten by its executor",
+        ),
     ];
     let notes: Vec<_> = notes
         .iter()
