@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tracing::{debug, info, warn};
-use workmesh_proto::NodeId;
 use workmesh_proto::mesh::{Member, Reach, View};
+use workmesh_proto::{Incarnation, NodeId};
 
 use super::driver::MeshHandle;
 use crate::link::{Endpoint, FrameReceiver, FrameSender, LinkError, SessionConnection};
@@ -183,7 +183,7 @@ impl Sessions {
             .map_err(|_| failed(LinkError::Handshake("no answer".to_owned())))?
             .map_err(failed)?;
         debug!(%node, "session up");
-        Ok(self.start(connection, member.node().clone()))
+        Ok(self.start(connection, member.node().clone(), Some(member.incarnation())))
     }
 
     fn slot(&self, node: &NodeId) -> Slot {
@@ -206,7 +206,7 @@ impl Sessions {
             return;
         };
         debug!(%node, "session accepted");
-        let session = self.start(connection, node.clone());
+        let session = self.start(connection, node.clone(), None);
         if let Ok(mut place) = self.slot(&node).try_lock()
             && !place.as_ref().is_some_and(Session::is_open)
         {
@@ -231,7 +231,13 @@ impl Sessions {
         (node.base() == connection.certified).then_some(node)
     }
 
-    fn start(self: &Arc<Self>, connection: SessionConnection, node: NodeId) -> Session {
+    /// `life` is the peer's, if it is known: a peer that dials may be heard of later than its session.
+    fn start(
+        self: &Arc<Self>,
+        connection: SessionConnection,
+        node: NodeId,
+        life: Option<Incarnation>,
+    ) -> Session {
         let session = Session {
             connection,
             node,
@@ -240,15 +246,15 @@ impl Sessions {
             doubted: Arc::default(),
         };
         tokio::spawn(accept_streams(session.clone(), self.serve.clone()));
-        tokio::spawn(self.clone().watch(session.clone()));
+        tokio::spawn(self.clone().watch(session.clone(), life));
         session
     }
 
     /// Closes the session when it is idle, when the peer is out of reach for long, or when the peer has restarted.
-    async fn watch(self: Arc<Self>, session: Session) {
+    async fn watch(self: Arc<Self>, session: Session, known: Option<Incarnation>) {
         let started = Instant::now();
         let (mut idle_since, mut reached) = (started, started);
-        let mut life = None;
+        let mut life = known;
         let mut doubted = None;
         let reason = loop {
             tokio::select! {
@@ -260,8 +266,8 @@ impl Sessions {
             if session.in_use.load(Ordering::Relaxed) > 0 {
                 idle_since = now;
             }
-            // The session may be older than what is heard of the peer's present life.
-            if life.is_none() || now.duration_since(started) < LATE_ADVERTISEMENT {
+            // A peer's session may be older than what is heard of its present life.
+            if life.is_none() || (known.is_none() && now.duration_since(started) < LATE_ADVERTISEMENT) {
                 life = view.member(&session.node).map(|member| member.incarnation());
             }
             let member = view.member(&session.node);

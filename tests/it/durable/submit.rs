@@ -1,6 +1,6 @@
 //! Units that are stored before they can run, that expire before they do, and that are submitted twice.
 
-use workmesh_tests::{Spec, TestMesh};
+use workmesh_tests::{Spec, TestMesh, wait_until};
 
 use super::{FAST, Task, line, only_end, wait_until_idle};
 
@@ -8,7 +8,7 @@ use super::{FAST, Task, line, only_end, wait_until_idle};
 fn without_executor() -> TestMesh {
     let mesh = line(&["A", "E"]);
     mesh.node("E").kill();
-    workmesh_tests::wait_until("A has no way to E", || mesh.next_hop("A", "E").is_none());
+    wait_until("A has no way to E", || mesh.next_hop("A", "E").is_none());
     mesh
 }
 
@@ -124,6 +124,20 @@ fn the_id_of_a_unit_that_is_not_durable_is_no_durable_ones() {
         refused.stderr
     );
     assert_eq!(task.runs().len(), 1);
+}
+
+#[test]
+fn a_session_that_was_young_when_its_node_was_killed_does_not_time_out() {
+    let mut mesh = line(&["A", "E"]);
+    let to = ["--to", "E"];
+    Task::new(&mesh).detached(&mesh, "A", &to).succeeded(&mesh, "A");
+    mesh.node("E").kill();
+    mesh.restart("E");
+    mesh.wait_until_all_routes();
+    Task::new(&mesh).detached(&mesh, "A", &to).succeeded(&mesh, "A");
+    let log = mesh.node("A").log();
+    wait_until("the session is given up", || log.count("session closed") > 0);
+    assert_eq!(log.count("timed out"), 0, "{:?}", log.lines());
 }
 
 #[test]
