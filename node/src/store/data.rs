@@ -76,6 +76,8 @@ pub(super) struct DataFiles {
     names_dirty: bool,
     /// Files to be removed once the log says that they are not needed.
     doomed: Vec<FileId>,
+    /// Some of them could not be.
+    stays: bool,
     turn: u64,
     /// Files that could not be synced when they had to make room.
     failed: Vec<(FileId, StoreError)>,
@@ -93,6 +95,7 @@ impl DataFiles {
             open: HashMap::new(),
             names_dirty: false,
             doomed: Vec::new(),
+            stays: false,
             turn: 0,
             failed: Vec::new(),
             in_doubt: Vec::new(),
@@ -236,14 +239,28 @@ impl DataFiles {
         self.doomed.push(id);
     }
 
-    /// Removes what was doomed. What can't be removed is found as an orphan when the store is opened.
+    /// Removes what was doomed. What can't be removed is tried again the next time, and found as an orphan when the store is opened.
     pub(super) fn remove_doomed(&mut self) {
+        let mut stay = Vec::new();
         for id in std::mem::take(&mut self.doomed) {
-            if let Err(error) = self.files.remove(&id.path()) {
-                let path = self.files.path(&id.path());
-                tracing::warn!(path = %path.display(), %error, "cannot remove a file of the store");
+            match self.files.remove(&id.path()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    if !std::mem::replace(&mut self.stays, true) {
+                        let path = self.files.path(&id.path());
+                        tracing::warn!(path = %path.display(), %error, "cannot remove a file of the store; it is tried again");
+                    }
+                    stay.push(id);
+                }
+                Ok(()) | Err(_) => {}
             }
         }
+        self.stays &= !stay.is_empty();
+        self.doomed = stay;
+    }
+
+    /// Whether files are to be removed that could not be.
+    pub(super) fn is_owing(&self) -> bool {
+        self.stays
     }
 }
 
@@ -270,6 +287,26 @@ mod tests {
     fn the_share_of_the_descriptors_follows_their_limit() {
         let shares = [None, Some(0), Some(16), Some(64), Some(256), Some(1 << 20)].map(share);
         assert_eq!(shares, [64, 4, 4, 16, 64, 64]);
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_removed_is_removed_later() {
+        let disk = Faulty::new();
+        let mut data = DataFiles::new(Arc::new(disk.clone()));
+        for number in 0..2 {
+            data.write(id(number), 0, b"x", true).unwrap();
+            data.doom(id(number));
+        }
+        disk.fault(Fault::Fail {
+            op: Op::Remove,
+            nth: 0,
+            times: 2,
+        });
+        for stay in [2, 0] {
+            data.remove_doomed();
+            let there = (0..2).filter(|number| disk.has(&id(*number).path()));
+            assert_eq!((data.is_owing(), there.count()), (stay > 0, stay));
+        }
     }
 
     #[test]

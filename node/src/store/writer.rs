@@ -222,7 +222,12 @@ impl Writer {
         let failed = self.data.sync_all();
         self.close_streams(failed);
         match self.log.sync(&self.shared.index) {
-            Ok(()) if !self.log.is_owing() => self.data.remove_doomed(),
+            Ok(()) if !self.log.is_owing() => {
+                self.data.remove_doomed();
+                if self.data.is_owing() {
+                    self.unsynced = Some(Instant::now());
+                }
+            }
             Ok(()) => {}
             Err(error) => {
                 tracing::error!(%error, "cannot sync the store's log; going on in another segment");
