@@ -96,7 +96,10 @@ impl Starts {
         let mut cells = self.0.lock();
         let Some(boot) = &cells.boot else { return };
         match begin(&*cells.files, boot, cells.life) {
-            Ok(file) => cells.file = Some(file),
+            Ok(file) => {
+                cells.file = Some(file);
+                cells.add(0);
+            }
             Err(error) => {
                 warn!(%error, "units that wait when this node is killed will count as begun");
             }
@@ -164,14 +167,18 @@ impl Cells {
     /// Puts empty cells behind the others, and answers with the first of them.
     fn grow(&mut self, file: &dyn OpenFile) -> io::Result<usize> {
         let first = self.count;
-        let end = self.most.min(first + GROWTH);
-        if first == end {
+        if first + GROWTH > self.most {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        files::write_all(file, place(first), &empty_cell().repeat(end - first))?;
-        self.count = end;
-        self.free.extend((first + 1..end).rev());
+        write_empty(file, first)?;
+        self.add(first + 1);
         Ok(first)
+    }
+
+    /// Has the cells that the file has grown by, from `free` on.
+    fn add(&mut self, free: usize) {
+        self.count += GROWTH;
+        self.free.extend((free..self.count).rev());
     }
 
     /// Takes note of what became of a reserved cell.
@@ -252,7 +259,13 @@ fn begin(files: &dyn Files, boot: &str, life: u64) -> io::Result<Arc<dyn OpenFil
     };
     file.truncate(0)?;
     files::write_all(&*file, 0, &head(boot, life))?;
+    write_empty(&*file, 0)?;
     Ok(file)
+}
+
+/// Writes as many empty cells as the file grows by, from this one on.
+fn write_empty(file: &dyn OpenFile, first: usize) -> io::Result<()> {
+    files::write_all(file, place(first), &empty_cell().repeat(GROWTH))
 }
 
 /// What the file tells; `None`: it is not to be believed, or not there.
@@ -273,6 +286,10 @@ fn read(files: &dyn Files, boot: &str) -> io::Result<Option<Noted>> {
 
 fn parse(bytes: &[u8], boot: &str) -> Option<Noted> {
     let (first, cells) = bytes.split_at_checked(HEAD_BYTES)?;
+    // It never has none, and grows by as many at a time.
+    if cells.is_empty() || !cells.len().is_multiple_of(GROWTH * CELL_BYTES) {
+        return None;
+    }
     let life = first.get(MARK.len()..)?.get_u64();
     if first != head(boot, life) {
         return None;
@@ -431,8 +448,7 @@ mod tests {
         }
         for length in 1..whole.len() {
             disk.set_content(NAME, whole[..length].to_vec());
-            let cut_between = length >= HEAD_BYTES && (length - HEAD_BYTES).is_multiple_of(CELL_BYTES);
-            assert_eq!(unbegun(&disk).is_empty(), !cut_between, "{length} bytes");
+            assert_eq!(unbegun(&disk), [], "{length} bytes");
         }
     }
 
@@ -474,12 +490,14 @@ mod tests {
     #[test]
     fn more_units_than_there_are_places_are_not_noted() {
         let disk = Faulty::new();
-        let (starts, _) = Starts::open_with(Arc::new(disk.clone()), 7, 2);
+        let (starts, _) = Starts::open_with(Arc::new(disk.clone()), 7, GROWTH);
         starts.begin();
-        starts.note(unit(1)).unwrap();
-        starts.note(unit(2)).unwrap();
-        assert_eq!(unbegun(&disk.kill()), [3]);
-        starts.note(unit(3)).unwrap();
+        for number in 1..=GROWTH as u128 {
+            starts.note(unit(number)).unwrap();
+        }
+        let (_, noted) = Starts::open(Arc::new(disk.kill()), 99);
+        assert_eq!(noted.unwrap().begun.len(), GROWTH);
+        starts.note(unit(1000)).unwrap();
         assert_eq!(unbegun(&disk.kill()), []);
     }
 }
