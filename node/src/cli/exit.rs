@@ -136,9 +136,13 @@ fn is_alone(cause: &(dyn std::error::Error + 'static)) -> bool {
 
 /// Whether the identity or the configuration is at fault.
 fn is_setup(cause: &(dyn std::error::Error + 'static)) -> bool {
-    cause.is::<IdentityError>()
-        || cause.is::<ConfigError>()
-        || matches!(cause.downcast_ref(), Some(NodeError::Identity(_)))
+    let identity = match cause.downcast_ref() {
+        Some(NodeError::Identity(error)) => Some(error),
+        _ => cause.downcast_ref(),
+    };
+    // A full disk is not: a service manager starts the node again, and there may be room then.
+    let full = |error: &IdentityError| matches!(error, IdentityError::Write { error, .. } if error.kind() == io::ErrorKind::StorageFull);
+    identity.is_some_and(|error| !full(error)) || cause.is::<ConfigError>()
 }
 
 fn closed_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
@@ -159,6 +163,16 @@ mod tests {
     use workmesh_proto::wire::query::Fault;
 
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_mistake_in_the_setup() {
+        let of = |kind: io::ErrorKind| {
+            let (path, error) = ("incarnation".into(), kind.into());
+            of_error(&NodeError::Identity(IdentityError::Write { path, error }).into())
+        };
+        assert_eq!(of(io::ErrorKind::StorageFull), FAILED);
+        assert_eq!(of(io::ErrorKind::PermissionDenied), USAGE);
+    }
 
     #[test]
     fn every_kind_has_the_status_of_the_help_text() {
