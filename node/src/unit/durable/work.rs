@@ -444,20 +444,28 @@ impl Work {
         self.find(unit).is_some()
     }
 
-    /// Ends the unit, if it has no end; waits until its end is on the disk.
+    /// Ends the unit, if it has no end; waits until its end is on the disk, and for a moment until its executor knows.
     pub(crate) async fn cancel(&self, unit: UnitId) -> Result<WorkReport, Fault> {
-        if let Some(Entry::Active(active)) = self.find(unit) {
-            active.cancel();
+        if let Some(active) = self.end(unit).await {
             let mut state = active.watch();
-            let ended = state.wait_for(|state| state.end.is_some());
-            // Without a disk that takes it the end stays a wish.
-            if tokio::time::timeout(CANCEL, ended).await.is_ok() {
-                let told = state.wait_for(|state| state.history.debts().next().is_none());
-                // One that can't be reached hears of it when it can.
-                let _late = tokio::time::timeout(TOLD, told).await.is_ok();
-            }
+            let told = state.wait_for(|state| state.history.debts().next().is_none());
+            // One that can't be reached hears of it when it can.
+            let _late = tokio::time::timeout(TOLD, told).await.is_ok();
         }
         self.show(unit)
+    }
+
+    /// The same, without a moment for its executor. `None`: it is over for all concerned, or not here, or its end is not on the disk.
+    async fn end(&self, unit: UnitId) -> Option<Arc<Active>> {
+        let Some(Entry::Active(active)) = self.find(unit) else {
+            return None;
+        };
+        active.cancel();
+        let mut state = active.watch();
+        let ended = state.wait_for(|state| state.end.is_some());
+        // Without a disk that takes it the end stays a wish.
+        let ended = tokio::time::timeout(CANCEL, ended).await.is_ok();
+        ended.then_some(active)
     }
 
     /// Figures for the status: what is here now, and what the store has done since the start.

@@ -58,7 +58,8 @@ impl Work {
         }
         let mut report = ReleaseReport::default();
         for unit in units {
-            let forgotten = match self.cancel(unit).await {
+            self.end(unit).await;
+            let forgotten = match self.show(unit) {
                 Ok(row) if row.state == "ended" => self.forget(unit).await,
                 Ok(_) => Forgotten::Runs,
                 Err(_) => Forgotten::NotHere,
@@ -69,7 +70,8 @@ impl Work {
             }
         }
         if all {
-            let before = now_ms().saturating_sub(older_than_ms.unwrap_or(0));
+            // Without an age those too that have ended in the future, before the clock was set back.
+            let before = older_than_ms.map_or(u64::MAX, |age| now_ms().saturating_sub(age));
             for unit in self.ended_before(before) {
                 count(&mut report, self.forget(unit).await);
             }

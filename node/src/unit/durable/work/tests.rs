@@ -25,6 +25,7 @@ use crate::mesh::Driver;
 use crate::store::faulty::{Fault, Faulty, Op};
 use crate::store::{Entry as Kept, Found, StoreSettings, Stream, Sync};
 use crate::unit::durable::drive::key;
+use crate::unit::durable::now_ms;
 use crate::unit::durable::recover;
 
 const LIFE: Incarnation = Incarnation(7);
@@ -391,6 +392,20 @@ async fn a_unit_whose_responses_can_not_be_read_for_the_moment_goes_on_when_they
         ("running", 100_000),
         "{report:?}"
     );
+}
+
+#[tokio::test]
+async fn a_unit_that_has_ended_in_the_future_is_released_with_all() {
+    let mut records = ended(None);
+    if let Some(OriginRecord::Ended { at_ms, .. }) = records.last_mut() {
+        *at_ms = now_ms() + 86_400_000;
+    }
+    let (rig, found) = left(&[records], WorkSettings::default()).await;
+    rig.recover(found).await;
+    let aged = rig.work.release(Vec::new(), true, Some(0)).await;
+    assert_eq!((aged.released, rig.kept()), (0, 1));
+    let all = rig.work.release(Vec::new(), true, None).await;
+    assert_eq!((all.released, rig.kept()), (1, 0));
 }
 
 #[tokio::test]
