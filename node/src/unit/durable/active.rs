@@ -168,6 +168,16 @@ impl ActiveState {
         }
     }
 
+    /// Why it waits or does not get on; empty if all is well.
+    pub(super) fn reason(&self) -> String {
+        match self.history.offered() {
+            Some((executor, _)) if self.reason.is_empty() && self.name() == "waiting" => {
+                format!("{executor} has not answered yet")
+            }
+            _ => self.reason.clone(),
+        }
+    }
+
     /// Who has the unit, or had it last.
     pub(super) fn executor(&self) -> Option<&NodeId> {
         self.history.offered().map(|(executor, _)| executor)

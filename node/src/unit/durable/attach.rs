@@ -168,7 +168,7 @@ impl Attachment {
                 let state = state.borrow();
                 return AttachEvent::Unfinished(Unfinished {
                     state: state.name().to_owned(),
-                    reason: state.reason.clone(),
+                    reason: state.reason(),
                 });
             }
             if state.changed().await.is_err() {

@@ -27,6 +27,8 @@ use crate::unit::serve::ACCEPTANCE_DELAY;
 
 /// How often units are looked for that nobody asks for.
 const COLLECT: Duration = Duration::from_secs(60);
+/// How often a release looks for an offer that has come while it removed the one before.
+const RELEASE_TRIES: usize = 4;
 /// How long the ends of units that were stopped with the node may take to be stored.
 const LAST_ENDS: Duration = Duration::from_secs(2);
 /// How long a start waits until what became of the units of the life before is stored.
@@ -175,7 +177,7 @@ impl Host {
     /// Stops and forgets the unit, if it is here under an offer up to `number`; refuses these offers from here on.
     /// `false`: it can't be removed, or it can't be remembered that they are refused. To be asked again.
     pub(super) async fn release(&self, peer: &NodeId, unit: UnitId, number: u32) -> bool {
-        loop {
+        for _ in 0..RELEASE_TRIES {
             let held = self.table.lock().get(unit).cloned();
             if let Some(hosted) = held
                 && hosted.with(|machine| machine.origin() == peer && machine.handle_release(number))
@@ -202,6 +204,7 @@ impl Host {
                 ReleaseAnswer::Later => false,
             };
         }
+        false
     }
 
     /// Removes what is kept of a unit that goes, once: whoever comes later finds it done.

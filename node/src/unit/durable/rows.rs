@@ -175,7 +175,7 @@ pub(super) fn report(active: &Active, whole: bool) -> WorkReport {
             unit: active.unit,
             directive: order.directive.clone(),
             state: state.name().to_owned(),
-            reason: state.reason.clone(),
+            reason: state.reason(),
             outcome: eof.map(|eof| eof.outcome),
             kind: eof.map(|eof| eof.kind),
             message: eof.map(|eof| eof.message.clone()).filter(|m| !m.is_empty()),
