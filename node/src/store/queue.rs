@@ -151,8 +151,7 @@ impl Queue {
         if state.closing {
             return Err(Waiting::Closed);
         }
-        if !state.failed.is_empty()
-            && matches!(item.work, Work::Append(..))
+        if matches!(item.work, Work::Append(..))
             && let Some(failure) = state.failed.get_mut(&item.key)
         {
             failure.waiting += 1;
@@ -259,14 +258,9 @@ impl Queue {
 
     /// Forgets what failed of these keys: they are removed.
     pub(super) fn forgive(&self, keys: &[Key]) {
-        if keys.is_empty() {
-            return;
-        }
         let mut state = self.state.lock();
-        if !state.failed.is_empty() {
-            for key in keys {
-                state.failed.remove(key);
-            }
+        for key in keys {
+            state.failed.remove(key);
         }
     }
 

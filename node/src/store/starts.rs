@@ -130,22 +130,13 @@ impl Starts {
 
     /// Forgets all units but those that are to be kept.
     pub(crate) fn retain(&self, keep: impl Fn(UnitId) -> bool) {
-        self.0.lock().retain(keep);
+        let mut cells = self.0.lock();
+        let Cells { used, free, .. } = &mut *cells;
+        free.extend(used.extract_if(|unit, _| !keep(*unit)).map(|(_, at)| at));
     }
 }
 
 impl Cells {
-    fn retain(&mut self, keep: impl Fn(UnitId) -> bool) {
-        let free = &mut self.free;
-        self.used.retain(|unit, at| {
-            let keeps = keep(*unit);
-            if !keeps {
-                free.push(*at);
-            }
-            keeps
-        });
-    }
-
     /// A cell for the unit, to be written and then [settled](Self::settle); `None`: nothing is to be written for it.
     fn reserve(&mut self, unit: UnitId) -> io::Result<Option<(Arc<dyn OpenFile>, usize)>> {
         let Some(file) = self.file.clone() else {
@@ -345,6 +336,27 @@ mod tests {
         (disk, starts)
     }
 
+    /// A note that is on its way: its place is reserved, and nothing of it is written.
+    struct OnItsWay {
+        unit: UnitId,
+        file: Arc<dyn OpenFile>,
+        at: usize,
+    }
+
+    impl OnItsWay {
+        fn of(starts: &Starts, number: u128) -> Self {
+            let unit = unit(number);
+            let (file, at) = starts.0.lock().reserve(unit).unwrap().unwrap();
+            Self { unit, file, at }
+        }
+
+        fn arrive(self, starts: &Starts) {
+            let Self { unit, file, at } = self;
+            let written = files::write_all(&*file, place(at), &cell(unit));
+            starts.0.lock().settle(unit, at, &*file, written).unwrap();
+        }
+    }
+
     #[test]
     fn after_a_kill_it_is_known_which_units_have_not_begun() {
         let (disk, _starts) = disk_with_two();
@@ -392,37 +404,34 @@ mod tests {
     #[test]
     fn a_unit_whose_note_is_on_its_way_has_not_begun_and_others_are_noted_meanwhile() {
         let (disk, starts) = disk_with_two();
-        let (file, at) = starts.0.lock().reserve(unit(3)).unwrap().unwrap();
+        let late = OnItsWay::of(&starts, 3);
         starts.note(unit(4)).unwrap();
         starts.forget(unit(1));
         assert_eq!(unbegun(&disk.kill()), [3]);
-        let written = files::write_all(&*file, place(at), &cell(unit(3)));
-        starts.0.lock().settle(unit(3), at, &*file, written).unwrap();
+        late.arrive(&starts);
         assert_eq!(unbegun(&disk.kill()), []);
     }
 
     #[test]
     fn a_note_that_arrives_in_a_file_that_was_given_up_is_not_believed() {
         let (disk, starts) = disk_with_two();
-        let (file, at) = starts.0.lock().reserve(unit(3)).unwrap().unwrap();
+        let late = OnItsWay::of(&starts, 3);
         disk.fault(Fault::Fail {
             op: Op::Write,
             nth: 0,
             times: 1,
         });
         starts.note(unit(4)).unwrap();
-        let written = files::write_all(&*file, place(at), &cell(unit(3)));
-        starts.0.lock().settle(unit(3), at, &*file, written).unwrap();
+        late.arrive(&starts);
         assert_eq!(unbegun(&disk.kill()), []);
     }
 
     #[test]
     fn a_unit_that_two_note_at_once_leaves_no_place_behind() {
         let (disk, starts) = disk_with_two();
-        let (file, at) = starts.0.lock().reserve(unit(3)).unwrap().unwrap();
+        let late = OnItsWay::of(&starts, 3);
         starts.note(unit(3)).unwrap();
-        let written = files::write_all(&*file, place(at), &cell(unit(3)));
-        starts.0.lock().settle(unit(3), at, &*file, written).unwrap();
+        late.arrive(&starts);
         for number in 1..=3 {
             starts.forget(unit(number));
         }

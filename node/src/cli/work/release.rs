@@ -24,9 +24,9 @@ Examples:
   node work list --state succeeded --limit 0 --json | jq -r .unit | xargs -r node work release
 
 A unit that is named and has not ended is cancelled first; --all leaves what has not ended. Released units and their responses
-are gone, here and at their executors; at one that is out of reach once it is back. With --json: released, running (left because they have not ended), kept (have ended, and
-the disk does not let them go), unknown[...]. If the node does not know a unit that is named, the exit status is 3; if the disk
-keeps one, it is 1; the others are released all the same.";
+are gone, here and at their executors; at one that is out of reach once it is back. With --json: released, running (left because
+they have not ended), kept (have ended, and the disk does not let them go), unknown[...]. If the node does not know a unit that
+is named, the exit status is 3; if the disk keeps one, it is 1; the others are released all the same.";
 
 /// Forget durable units and their responses
 #[derive(Args, Clone, Debug)]

@@ -206,12 +206,7 @@ impl Drive {
             happened,
             ..
         } = append;
-        if let Err(error) = &stored
-            && !self.failing
-        {
-            warn!(unit = %self.active.unit, %error, "what came of a durable unit can't be stored; it is tried again");
-        }
-        self.failing = stored.is_err();
+        let failed_before = std::mem::replace(&mut self.failing, stored.is_err());
         match stored {
             Ok(()) => {
                 happened
@@ -224,7 +219,13 @@ impl Drive {
                 OriginInput::Stored(number)
             }
             Err(error @ StoreError::StreamClosed { .. }) => OriginInput::Closed(number, error.to_string()),
-            Err(error) => OriginInput::NotStored(number, error.to_string()),
+            Err(error) => {
+                // A submission is refused, and told of as that.
+                if !failed_before && self.stored.is_none() {
+                    warn!(unit = %self.active.unit, %error, "what came of a durable unit can't be stored; it is tried again");
+                }
+                OriginInput::NotStored(number, error.to_string())
+            }
         }
     }
 
@@ -345,9 +346,7 @@ impl Drive {
             entries.push(Entry::Data(Stream::Responses, data.clone()));
         }
         let happened = records.iter().filter_map(Happened::of).collect();
-        for record in &records {
-            entries.push(Entry::Record(record::encode(record)));
-        }
+        entries.extend(records.iter().map(|record| Entry::Record(record::encode(record))));
         let sync = if sync { Sync::Synced } else { Sync::Written };
         let pending = self.work.store.enqueue(key(self.active.unit), entries, sync);
         self.appends.push(Append {

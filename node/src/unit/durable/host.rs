@@ -405,9 +405,13 @@ impl Host {
         for hosted in self.all().into_iter().filter(old) {
             hosted.stop.cancel();
             // What stays is tried again the next time.
-            if self.clear(&hosted).await.is_ok() {
-                let offer = hosted.with(|machine| machine.offer());
-                drop(self.table.lock().forget(hosted.unit, offer));
+            if self.clear(&hosted).await.is_err() {
+                continue;
+            }
+            let offer = hosted.with(|machine| machine.offer());
+            let forgotten = self.table.lock().forget(hosted.unit, offer);
+            // Not one that was released meanwhile.
+            if forgotten.is_some() {
                 self.forgotten.fetch_add(1, Ordering::Relaxed);
                 warn!(unit = %hosted.unit, "forgot a unit that its origin has not asked for");
             }
