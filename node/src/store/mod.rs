@@ -263,8 +263,8 @@ impl Store {
 
     /// How much is stored, and what was done since the store was opened.
     pub(crate) fn usage(&self) -> Usage {
-        let counts = *self.handle.shared.counts.lock();
         let index = self.handle.shared.index.lock();
+        let counts = *self.handle.shared.counts.lock();
         Usage {
             keys: index.keys.len() as u64,
             log_bytes: index.log_bytes(),

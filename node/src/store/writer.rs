@@ -200,12 +200,13 @@ impl Writer {
             items.push(staged.item);
         }
         self.shared.publish_use(&index);
+        // Whoever sees what the index has now sees that it was counted.
+        self.shared.counts.lock().appends += count;
         drop(index);
         if !gone.is_empty() {
             self.shared.queue.forgive(&gone);
             self.paused = None;
         }
-        self.shared.counts.lock().appends += count;
         self.shared.queue.succeed(items);
     }
 
