@@ -290,9 +290,22 @@ impl fmt::Debug for NodeHash {
 pub struct Incarnation(pub u64);
 
 /// A unit's id: a UUIDv7 chosen by its submitter.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UnitId(pub Uuid);
+
+impl Ord for UnitId {
+    /// By their bytes; as numbers, which takes no call for each key on the way through a tree.
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.as_u128().cmp(&other.0.as_u128())
+    }
+}
+
+impl PartialOrd for UnitId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl UnitId {
     /// Parses a UUID of any version.
@@ -367,6 +380,19 @@ mod tests {
         assert!(NodeId::parse("laptop+").is_err());
         assert!(NodeId::parse("laptop+xyz").is_err());
         assert!(NodeId::parse("laptop+00000000000000000").is_err());
+    }
+
+    #[test]
+    fn units_are_in_the_order_of_their_bytes() {
+        let id = |bytes: [u8; 16]| UnitId(Uuid::from_bytes(bytes));
+        let ids: Vec<_> = (0..16)
+            .flat_map(|at| {
+                [1, 0x7f, 0x80, 0xff].map(|byte| std::array::from_fn(|i| if i == at { byte } else { 9 }))
+            })
+            .collect();
+        for (a, b) in ids.iter().flat_map(|a| ids.iter().map(move |b| (*a, *b))) {
+            assert_eq!(id(a).cmp(&id(b)), a.cmp(&b));
+        }
     }
 
     #[test]
