@@ -93,7 +93,7 @@ impl Active {
             let now = (machine.phase(), stored, counted);
             let mut changed = now != (state.phase, state.stream_bytes, (state.responses, state.bytes));
             (state.phase, state.stream_bytes, (state.responses, state.bytes)) = now;
-            if state.history != *machine.history() {
+            if state.history.steps() != machine.history().steps() {
                 state.history = machine.history().clone();
                 changed = true;
             }

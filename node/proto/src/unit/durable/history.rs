@@ -31,6 +31,8 @@ pub struct OriginHistory {
     forgotten: bool,
     /// Executors that do not know yet that they are given up or that the unit has ended.
     owed: Vec<(NodeId, u32)>,
+    /// Records that it was made of, but for those that do not count.
+    steps: u32,
 }
 
 impl OriginHistory {
@@ -47,6 +49,7 @@ impl OriginHistory {
             end: None,
             forgotten: false,
             owed: Vec::new(),
+            steps: 0,
         }
     }
 
@@ -71,6 +74,7 @@ impl OriginHistory {
         if self.end.is_some() && !counts {
             return;
         }
+        self.steps = self.steps.saturating_add(1);
         match record {
             OriginRecord::Submitted(_) => {}
             OriginRecord::Offered {
@@ -119,6 +123,11 @@ impl OriginHistory {
         };
         self.owed.retain(|(owed, _)| owed != executor);
         self.owed.push((executor.clone(), offer.number));
+    }
+
+    /// Rises with each record that changes it.
+    pub fn steps(&self) -> u32 {
+        self.steps
     }
 
     /// What is asked for.
