@@ -16,6 +16,7 @@ fn main() -> io::Result<()> {
     let golden = here.join("../../node/proto/tests/golden");
     let read = |file: &str| vectors(&golden.join(file));
     let (link, unit, query) = (read("link.txt")?, read("unit.txt")?, read("query.txt")?);
+    let durable = read("durable.txt")?;
     let (newer, forward) = (read("newer.txt")?, read("forward.txt")?);
     let write = |target: &str, name: &str, bytes: &[u8]| {
         let folder = here.join("corpus").join(target);
@@ -27,7 +28,7 @@ fn main() -> io::Result<()> {
         write("link", name, frame)?;
     }
     write("link", "all", &joined(&link))?;
-    for (name, frame) in unit.iter().chain(&query).chain(&newer) {
+    for (name, frame) in unit.iter().chain(&durable).chain(&query).chain(&newer) {
         let body = [&frame[..1], &frame[PREFIX_BYTES..]].concat();
         write("bodies", name, &body)?;
     }

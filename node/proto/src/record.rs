@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use crate::id::{NodeId, UnitId};
+use crate::wire::batch::Parcel;
 use crate::wire::codec::{self, CodecError};
 use crate::wire::durable::Offer;
 use crate::wire::unit::{Eof, Submit};
@@ -56,6 +57,20 @@ impl Order {
             detach: false,
             idempotent: self.idempotent,
             offer: Some(offer),
+        }
+    }
+
+    /// The same for a batch, with its payload.
+    pub fn parcel(&self, unit: UnitId, offer: Offer, now_ms: u64, payload: Bytes) -> Parcel {
+        Parcel {
+            unit,
+            offer,
+            directive: self.directive.clone(),
+            params: self.params.clone(),
+            deadline_ms: self.deadline_ms.map(|at| at.saturating_sub(now_ms)),
+            trace: self.trace.clone(),
+            idempotent: self.idempotent,
+            payload,
         }
     }
 

@@ -6,7 +6,11 @@ use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use workmesh_proto::wire::batch::{Batch, Over, Parcel, ReleasedUnits};
 use workmesh_proto::wire::codec;
+use workmesh_proto::wire::durable::{
+    Ack, Attach, Release, Released, Resume, Returned, Started, Stored, Unfinished,
+};
 use workmesh_proto::wire::frame::FrameType;
 use workmesh_proto::wire::query::{Fault, Query};
 use workmesh_proto::wire::unit::{Accepted, Cancel, Eof, Refused, Submit};
@@ -25,6 +29,24 @@ fuzz_target!(|input: &[u8]| {
         Some(FrameType::Refused) => drop(round_trip::<Refused>(body)),
         Some(FrameType::Eof) => drop(round_trip::<Eof>(body)),
         Some(FrameType::Cancel) => drop(round_trip::<Cancel>(body)),
+        Some(FrameType::Stored) => drop(round_trip::<Stored>(body)),
+        Some(FrameType::Started) => drop(round_trip::<Started>(body)),
+        Some(FrameType::Returned) => drop(round_trip::<Returned>(body)),
+        Some(FrameType::Ack) => drop(round_trip::<Ack>(body)),
+        Some(FrameType::Resume) => drop(round_trip::<Resume>(body)),
+        Some(FrameType::Release) => drop(round_trip::<Release>(body)),
+        Some(FrameType::Released) => drop(round_trip::<Released>(body)),
+        Some(FrameType::Attach) => drop(round_trip::<Attach>(body)),
+        Some(FrameType::Unfinished) => drop(round_trip::<Unfinished>(body)),
+        Some(FrameType::Batch) => drop(round_trip::<Batch>(body)),
+        Some(FrameType::Parcel) => {
+            if let Some(parcel) = round_trip::<Parcel>(body) {
+                let length = parcel.payload.len() as u64;
+                assert_eq!(parcel.open().0.payload_bytes, Some(length));
+            }
+        }
+        Some(FrameType::Over) => drop(round_trip::<Over>(body)),
+        Some(FrameType::ReleasedUnits) => drop(round_trip::<ReleasedUnits>(body)),
         Some(FrameType::Query) => drop(round_trip::<Query>(body)),
         Some(FrameType::Fault) => drop(round_trip::<Fault>(body)),
         _ => {}

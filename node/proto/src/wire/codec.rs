@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
     use crate::id::{Cost, Incarnation, NodeId, UnitId};
-    use crate::wire::{durable, link, query, unit};
+    use crate::wire::{batch, durable, link, query, unit};
 
     /// Above the 4,096 bytes of ciborium's scratch buffer, where borrowed texts fail.
     const LONG: usize = 5000;
@@ -169,6 +169,24 @@ mod tests {
             state: long(),
             reason: long(),
         });
+        round_trip(&batch::Parcel {
+            unit: UnitId(Uuid::max()),
+            offer: durable::Offer {
+                number: u32::MAX,
+                life: Incarnation(u64::MAX),
+            },
+            directive: long(),
+            params: labels.clone(),
+            deadline_ms: Some(u64::MAX),
+            trace: Some(long()),
+            idempotent: true,
+            payload: vec![7; LONG].into(),
+        });
+        round_trip(&batch::Over(unit::Eof {
+            digest: u64::MAX,
+            message: long(),
+            ..unit::Eof::without_responses(unit::Kind::WorkerError, "")
+        }));
         round_trip(&query::Fault {
             kind: unit::Kind::NoRoute,
             message: long(),
@@ -285,6 +303,8 @@ mod tests {
             body.extend_from_slice(&u64::MAX.to_be_bytes());
             assert!(decode::<Value>(&body).is_err());
             assert!(decode::<unit::Submit>(&body).is_err());
+            assert!(decode::<batch::Batch>(&body).is_err());
+            assert!(decode::<batch::ReleasedUnits>(&body).is_err());
         }
     }
 

@@ -5,17 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::unit::Outcome;
 use crate::id::{Incarnation, UnitId};
 
-/// Most [`Release`] frames of one conversation, which may be a batch.
+/// Most releases of one conversation, which may be a [batch](super::batch).
 pub const MAX_RELEASES: usize = 1024;
-
-/// Most units of one batch: a conversation of several durable units, numbered from 1 by the `unit` of their frames.
-pub const MAX_BATCH: usize = 64;
-/// Most bytes that a unit may bring into a batch: the body of its `Submit` and its payload together.
-pub const MAX_BATCHED_BYTES: usize = 4096;
-/// Most response bytes of a unit that are told in its batch.
-pub const MAX_BATCHED_RESPONSE_BYTES: usize = 64 * 1024;
-/// Most `Response` frames of a unit in its batch.
-pub const MAX_BATCHED_PIECES: usize = 1024;
 
 /// One offer of a durable unit to one life of one node. An offer that may have been taken is never repeated under its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -75,7 +66,7 @@ pub struct Resume {
 }
 
 /// The origin has the unit's end on its disk. The executor stops the unit if it still runs, and forgets it. Opens a conversation, in
-/// which up to [`MAX_RELEASES`] may follow each other, or goes before the units of a batch.
+/// which up to [`MAX_RELEASES`] may follow each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {
     /// Which unit.

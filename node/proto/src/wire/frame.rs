@@ -86,8 +86,15 @@ pub enum FrameType {
     Attach = 0x2f,
     /// [`super::durable::Unfinished`]
     Unfinished = 0x30,
-    /// Several durable units follow, each with a number of its own: see [`super::durable::MAX_BATCH`]. No body.
+    // a batch of durable units
+    /// [`super::batch::Batch`]
     Batch = 0x31,
+    /// [`super::batch::Parcel`]
+    Parcel = 0x32,
+    /// [`super::batch::Over`]
+    Over = 0x33,
+    /// [`super::batch::ReleasedUnits`]
+    ReleasedUnits = 0x34,
     // questions
     /// [`super::query::Query`]
     Query = 0x40,
@@ -131,6 +138,9 @@ impl FrameType {
             0x2f => Self::Attach,
             0x30 => Self::Unfinished,
             0x31 => Self::Batch,
+            0x32 => Self::Parcel,
+            0x33 => Self::Over,
+            0x34 => Self::ReleasedUnits,
             0x40 => Self::Query,
             0x41 => Self::Reply,
             0x42 => Self::Fault,
@@ -343,6 +353,6 @@ mod tests {
                 .clone()
                 .all(|kind| FrameType::from_u8(kind as u8) == Some(kind))
         );
-        assert_eq!(known.count(), 30);
+        assert_eq!(known.count(), 33);
     }
 }

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use uuid::Uuid;
+use workmesh_proto::wire::batch::{Batch, Over, Parcel, ReleasedUnits};
 use workmesh_proto::wire::durable::{
     Ack, Attach, Offer, Position, Release, Released, Resume, Returned, Started, Stored, Unfinished,
 };
-use workmesh_proto::wire::frame::{Frame, FrameType};
-use workmesh_proto::wire::unit::{Outcome, Submit};
+use workmesh_proto::wire::frame::FrameType;
+use workmesh_proto::wire::unit::{Eof, Kind, Outcome, Submit};
 use workmesh_proto::{Incarnation, UnitId};
 
 use super::file::Vector;
@@ -109,11 +110,6 @@ pub(crate) fn vectors() -> Vec<Vector> {
             FrameType::Released,
             Released { unit: unit() },
         ),
-        Vector::raw(
-            "batch",
-            "Several units follow, the first of them as number 1.",
-            Frame::new(FrameType::Batch, 0, Bytes::new()),
-        ),
         Vector::cbor(
             "attach",
             "Asks for what there is of a unit, from its first response on.",
@@ -144,6 +140,51 @@ pub(crate) fn vectors() -> Vec<Vector> {
                 state: "waiting".into(),
                 reason: "no route to node-c".into(),
             },
+        ),
+        Vector::cbor(
+            "batch",
+            "Several units follow, the first of them as number 1; meanwhile the executor is to forget another one.",
+            FrameType::Batch,
+            Batch {
+                releases: vec![Release {
+                    unit: unit(),
+                    number: 2,
+                    outcome: Outcome::Succeeded,
+                }],
+            },
+        ),
+        Vector::cbor(
+            "parcel",
+            "A unit of a batch, with its payload.",
+            FrameType::Parcel,
+            Parcel {
+                unit: unit(),
+                offer,
+                directive: "text:upper".into(),
+                params: [("lang".into(), "de".into())].into(),
+                deadline_ms: Some(60_000),
+                trace: None,
+                idempotent: true,
+                payload: Bytes::from_static(b"hello"),
+            },
+        ),
+        Vector::cbor(
+            "over",
+            "The end of a unit of a batch.",
+            FrameType::Over,
+            Over(Eof {
+                responses: 1,
+                bytes: 5,
+                digest: 0x9555_e855_5c62_dcfd,
+                duration_ms: 2,
+                ..Eof::without_responses(Kind::Ok, "")
+            }),
+        ),
+        Vector::cbor(
+            "released-units",
+            "The executor has forgotten what the head of a batch has named.",
+            FrameType::ReleasedUnits,
+            ReleasedUnits(vec![unit()]),
         ),
     ]
 }

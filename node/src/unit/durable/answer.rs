@@ -7,6 +7,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
 use tracing::debug;
 use workmesh_proto::unit::durable::{ExecutorPhase, ResponseCursor};
+use workmesh_proto::wire::batch::Batch;
 use workmesh_proto::wire::codec;
 use workmesh_proto::wire::durable::{
     Ack, MAX_RELEASES, Position, Release, Released, Resume, Returned, Started,
@@ -33,7 +34,7 @@ pub(crate) enum Opening {
     Submit(Box<Submit>),
     Resume(Resume),
     Release(Release),
-    Batch,
+    Batch(Batch),
 }
 
 impl Opening {
@@ -43,7 +44,7 @@ impl Opening {
             FrameType::Submit => codec::decode(&frame.body).map(|submit| Self::Submit(Box::new(submit))),
             FrameType::Resume => codec::decode(&frame.body).map(Self::Resume),
             FrameType::Release => codec::decode(&frame.body).map(Self::Release),
-            FrameType::Batch => Ok(Self::Batch),
+            FrameType::Batch => codec::decode(&frame.body).map(Self::Batch),
             _ => return None,
         })
     }
@@ -70,7 +71,7 @@ impl Host {
             Opening::Submit(submit) => self.take(peer, *submit, pipe).await,
             Opening::Resume(resume) => self.resume(&peer, &resume, pipe).await,
             Opening::Release(first) => self.release_all(&peer, first, pipe).await,
-            Opening::Batch => self.answer_batch(&peer, pipe).await,
+            Opening::Batch(batch) => self.answer_batch(&peer, batch, pipe).await,
         }
     }
 

@@ -15,7 +15,7 @@ use workmesh_proto::UnitId;
 use workmesh_proto::unit::durable::ExecutorPhase;
 use workmesh_proto::wire::frame::FrameType;
 use workmesh_proto::wire::items::Piece;
-use workmesh_proto::wire::unit::{Accepted, Eof, Kind};
+use workmesh_proto::wire::unit::{Accepted, Kind};
 
 use super::host::Host;
 use super::hosted::Hosted;
@@ -158,6 +158,15 @@ impl<'a> Unstored<'a> {
     }
 }
 
+/// Gathers what a unit that is over has sent.
+pub(super) fn put_pieces(sender: &mut PipeSender, items: VecDeque<OutputItem>) {
+    for item in items {
+        if let OutputItem::Piece { serial, data, last } = item {
+            sender.put_piece(Piece { serial, data, last });
+        }
+    }
+}
+
 fn is_much(items: &VecDeque<OutputItem>) -> bool {
     let bytes = |item: &OutputItem| match item {
         OutputItem::Piece { data, .. } => data.len(),
@@ -193,18 +202,9 @@ impl Host {
         let Some(eof) = hosted.with(|machine| machine.end_of().cloned()) else {
             return Err(LinkError::Closed("the unit is gone".to_owned()));
         };
-        Self::put_over(&mut sender, items, &eof);
+        put_pieces(&mut sender, items);
+        sender.put(FrameType::Eof, &eof);
         sender.finish().await
-    }
-
-    /// Gathers what a unit that is over has sent, and its end.
-    pub(super) fn put_over(sender: &mut PipeSender, items: VecDeque<OutputItem>, eof: &Eof) {
-        for item in items {
-            if let OutputItem::Piece { serial, data, last } = item {
-                sender.put_piece(Piece { serial, data, last });
-            }
-        }
-        sender.put(FrameType::Eof, eof);
     }
 
     /// Stores the units that were told of before they were stored and that nobody has released in time, for ever.

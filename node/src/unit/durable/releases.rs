@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use workmesh_proto::NodeId;
+use workmesh_proto::wire::batch::Batch;
 use workmesh_proto::wire::codec;
 use workmesh_proto::wire::durable::{MAX_RELEASES, Release, Released};
 use workmesh_proto::wire::frame::FrameType;
 use workmesh_proto::wire::items::Item;
+use workmesh_proto::{NodeId, UnitId};
 
 use super::ask::open;
 use super::pipe::{Pipe, PipeReceiver, PipeSender};
@@ -50,8 +51,16 @@ impl Sent {
         }
     }
 
+    /// The same as the head of a batch.
+    pub(super) fn batch(&self) -> Batch {
+        let releases = self.0.iter().map(|waiting| waiting.release.clone());
+        Batch {
+            releases: releases.collect(),
+        }
+    }
+
     /// The executor has released a unit. One that it was not told of is of no interest.
-    pub(super) fn settle(&mut self, Released { unit }: Released) {
+    pub(super) fn settle(&mut self, unit: UnitId) {
         if let Some(at) = self.0.iter().position(|waiting| waiting.release.unit == unit) {
             // Nobody may want to know any more: the node stops, or a later word to the executor has been heard.
             let waiting = self.0.remove(at);
@@ -166,7 +175,7 @@ async fn hear(receiver: &mut PipeReceiver, batch: &mut Sent) {
     while let Ok(Some(Item::Frame(frame))) = receiver.next().await {
         match frame.frame_type() {
             Some(FrameType::Released) => match codec::decode(&frame.body) {
-                Ok(released) => batch.settle(released),
+                Ok(Released { unit }) => batch.settle(unit),
                 Err(_) => return,
             },
             None => {}
@@ -178,7 +187,6 @@ async fn hear(receiver: &mut PipeReceiver, batch: &mut Sent) {
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
-    use workmesh_proto::UnitId;
     use workmesh_proto::wire::unit::Outcome;
 
     use super::*;
@@ -259,7 +267,7 @@ mod tests {
         let ((first, told, mut heard), (_, other, mut unheard)) = (waiting(), waiting());
         let mut batch = Sent(VecDeque::from([told, other]));
         for unit in [UnitId(Uuid::now_v7()), first, first] {
-            batch.settle(Released { unit });
+            batch.settle(unit);
         }
         drop(batch);
         assert_eq!(heard.try_recv(), Ok(()));

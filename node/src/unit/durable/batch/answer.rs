@@ -5,15 +5,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use workmesh_proto::wire::batch::{Batch, MAX_BATCH, MAX_BATCHED_BYTES, Over, Parcel, ReleasedUnits};
 use workmesh_proto::wire::codec;
-use workmesh_proto::wire::durable::{
-    MAX_BATCH, MAX_BATCHED_BYTES, MAX_RELEASES, Release, Released, Unfinished,
-};
+use workmesh_proto::wire::durable::{MAX_RELEASES, Release, Unfinished};
 use workmesh_proto::wire::frame::{Frame, FrameType};
 use workmesh_proto::wire::items::Item;
 use workmesh_proto::wire::unit::{Accepted, Eof, Refused, Submit};
@@ -22,28 +21,12 @@ use workmesh_proto::{NodeId, UnitId};
 use crate::exec::OutputItem;
 use crate::link::LinkError;
 use crate::unit::durable::arrive::{NotTaken, Taken};
-use crate::unit::durable::brief::Moment;
+use crate::unit::durable::brief::{Moment, put_pieces};
 use crate::unit::durable::host::Host;
 use crate::unit::durable::pipe::{Pipe, PipeReceiver, PipeSender};
 
 /// How long the units of a batch may take to come.
 const COMING: Duration = Duration::from_secs(10);
-
-/// One unit of a batch.
-struct Submission {
-    submit: Submit,
-    payload: BytesMut,
-    /// Of its `Submit` and its payload together.
-    bytes: usize,
-    complete: bool,
-}
-
-/// What comes in a batch: releases, then the units one after the other, numbered from 1.
-#[derive(Default)]
-struct Coming {
-    releases: Vec<Release>,
-    units: Vec<Submission>,
-}
 
 /// What is told of a unit of a batch.
 enum Told {
@@ -69,15 +52,20 @@ impl Host {
     pub(in crate::unit::durable) async fn answer_batch(
         self: &Arc<Self>,
         peer: &NodeId,
+        batch: Batch,
         pipe: Pipe,
     ) -> Result<(), LinkError> {
         let Pipe {
             mut sender,
             mut receiver,
         } = pipe;
-        let coming = tokio::time::timeout(COMING, Coming::receive(&mut receiver)).await;
-        let Coming { releases, units } =
-            coming.map_err(|_| LinkError::Closed("the batch did not end".to_owned()))??;
+        let Batch { releases } = batch;
+        if releases.len() > MAX_RELEASES {
+            let message = format!("more than {MAX_RELEASES} releases in a batch");
+            return Err(LinkError::Protocol(message));
+        }
+        let units = tokio::time::timeout(COMING, receive(&mut receiver)).await;
+        let units = units.map_err(|_| LinkError::Closed("the batch did not end".to_owned()))??;
         let (tell, mut told) = mpsc::channel((releases.len() + units.len()).max(1));
         let (host, peer, closing) = (self.clone(), peer.clone(), self.closing.clone());
         // On its own: what is taken is not to be left half done because the origin is gone, or does not listen.
@@ -126,14 +114,19 @@ impl Host {
     }
 
     /// Takes units, and tells of each by its number as soon as there is something to tell.
-    async fn take_all(self: &Arc<Self>, peer: &NodeId, units: Vec<Submission>, tell: &mpsc::Sender<Word>) {
+    async fn take_all(
+        self: &Arc<Self>,
+        peer: &NodeId,
+        units: Vec<(Submit, Bytes)>,
+        tell: &mpsc::Sender<Word>,
+    ) {
         let mut timer = pin!(tokio::time::sleep(self.patience(units.len())));
         let passed = CancellationToken::new();
         let moment = Moment::Shared(&passed);
         let mut taking: FuturesUnordered<_> = (1..)
             .zip(units)
-            .map(async |(number, unit)| {
-                let told = self.take_whole(peer, unit.submit, unit.payload.freeze(), &moment);
+            .map(async |(number, (submit, payload))| {
+                let told = self.take_whole(peer, submit, payload, &moment);
                 Word::Told(number, told.await)
             })
             .collect();
@@ -185,7 +178,10 @@ impl Host {
     fn put_told(&self, sender: &mut PipeSender, told: Told) {
         match told {
             // That it is accepted goes without saying.
-            Told::Over(items, eof) => Self::put_over(sender, items, &eof),
+            Told::Over(items, eof) => {
+                put_pieces(sender, items);
+                sender.put(FrameType::Over, &Over(eof));
+            }
             Told::Taken => {
                 let executor = self.node.clone();
                 sender.put(FrameType::Accepted, &Accepted { executor });
@@ -199,100 +195,48 @@ impl Host {
 }
 
 fn put_released(sender: &mut PipeSender, released: &mut Vec<UnitId>) {
-    sender.turn_to(0);
-    for unit in released.drain(..) {
-        sender.put(FrameType::Released, &Released { unit });
+    if !released.is_empty() {
+        sender.turn_to(0);
+        sender.put(FrameType::ReleasedUnits, &ReleasedUnits(std::mem::take(released)));
     }
 }
 
-impl Coming {
-    async fn receive(receiver: &mut PipeReceiver) -> Result<Self, LinkError> {
-        let mut coming = Self::default();
-        while let Some(item) = receiver.next().await? {
-            coming.take(item).map_err(LinkError::Protocol)?;
-        }
-        match coming.units.last() {
-            Some(last) if !last.complete => {
-                Err(LinkError::Protocol("the batch ends within a unit".to_owned()))
-            }
-            _ => Ok(coming),
-        }
-    }
-
-    fn take(&mut self, item: Item) -> Result<(), String> {
-        let number = item.unit() as usize;
-        match item {
-            Item::Frame(frame) => match frame.frame_type() {
-                Some(FrameType::Submit) => self.begin(number, &frame.body),
-                Some(FrameType::Release) if number == 0 => self.release(&frame.body),
-                Some(FrameType::PayloadEnd) => {
-                    self.open(number)?.complete = true;
-                    Ok(())
-                }
-                None => Ok(()),
-                Some(kind) => Err(format!("{kind:?} frame in a batch")),
-            },
-            Item::Payload { data, .. } => {
-                let unit = self.open(number)?;
-                unit.payload.extend_from_slice(&data);
-                unit.bytes += data.len();
-                fits(unit.bytes)
-            }
-            Item::Response { .. } => Err("a response in a batch of units".to_owned()),
+/// The units of a batch: one after the other, numbered from 1.
+async fn receive(receiver: &mut PipeReceiver) -> Result<Vec<(Submit, Bytes)>, LinkError> {
+    let mut units = Vec::new();
+    while let Some(item) = receiver.next().await? {
+        let Item::Frame(frame) = item else {
+            return Err(LinkError::Protocol(
+                "something else than units in a batch".to_owned(),
+            ));
+        };
+        match frame.frame_type() {
+            Some(FrameType::Parcel) => units.push(read(&frame, units.len()).map_err(LinkError::Protocol)?),
+            Some(kind) => return Err(LinkError::Protocol(format!("{kind:?} frame in a batch"))),
+            // Of a later version.
+            None => {}
         }
     }
-
-    fn release(&mut self, body: &[u8]) -> Result<(), String> {
-        if !self.units.is_empty() {
-            return Err("a release behind the units of a batch".to_owned());
-        }
-        if self.releases.len() == MAX_RELEASES {
-            return Err(format!("more than {MAX_RELEASES} releases in a batch"));
-        }
-        let release = codec::decode(body).map_err(|error| error.to_string())?;
-        self.releases.push(release);
-        Ok(())
-    }
-
-    fn begin(&mut self, number: usize, body: &[u8]) -> Result<(), String> {
-        let due = self.units.len() + 1;
-        if number != due || self.units.last().is_some_and(|last| !last.complete) {
-            return Err(format!("unit {number} of a batch begins out of order"));
-        }
-        if due > MAX_BATCH {
-            return Err(format!("more than {MAX_BATCH} units in a batch"));
-        }
-        fits(body.len())?;
-        let submit: Submit = codec::decode(body).map_err(|error| error.to_string())?;
-        submit.check()?;
-        if !submit.durable {
-            return Err("a unit in a batch that is not durable".to_owned());
-        }
-        self.units.push(Submission {
-            submit,
-            payload: BytesMut::new(),
-            bytes: body.len(),
-            complete: false,
-        });
-        Ok(())
-    }
-
-    /// The unit that is coming, which has to be this one.
-    fn open(&mut self, number: usize) -> Result<&mut Submission, String> {
-        let latest = self.units.len();
-        let coming = self
-            .units
-            .last_mut()
-            .filter(|last| number == latest && !last.complete);
-        coming.ok_or_else(|| format!("payload of unit {number} of a batch out of order"))
-    }
+    Ok(units)
 }
 
-fn fits(bytes: usize) -> Result<(), String> {
-    match bytes {
-        0..=MAX_BATCHED_BYTES => Ok(()),
-        _ => Err(format!(
-            "a unit of more than {MAX_BATCHED_BYTES} bytes in a batch"
-        )),
+/// The unit that follows `before` others.
+fn read(frame: &Frame, before: usize) -> Result<(Submit, Bytes), String> {
+    let number = frame.unit as usize;
+    if number != before + 1 {
+        return Err(format!("unit {number} of a batch comes out of order"));
     }
+    if number > MAX_BATCH {
+        return Err(format!("more than {MAX_BATCH} units in a batch"));
+    }
+    if frame.body.len() > MAX_BATCHED_BYTES {
+        let bytes = frame.body.len();
+        return Err(format!(
+            "a unit of {bytes} bytes in a batch, where {MAX_BATCHED_BYTES} are allowed"
+        ));
+    }
+    let parcel: Parcel = codec::decode(&frame.body).map_err(|error| error.to_string())?;
+    let (submit, payload) = parcel.open();
+    submit.check()?;
+    Ok((submit, payload))
 }

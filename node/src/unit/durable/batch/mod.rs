@@ -10,7 +10,7 @@ mod offer;
 pub(super) use offer::{Batches, Parcel, Reply, is_small};
 
 use super::brief;
-use workmesh_proto::wire::durable::{MAX_BATCHED_PIECES, MAX_BATCHED_RESPONSE_BYTES};
+use workmesh_proto::wire::batch::{MAX_BATCHED_PIECES, MAX_BATCHED_RESPONSE_BYTES};
 
 // What may be told of a unit that is over fits into a batch.
 const _: () =

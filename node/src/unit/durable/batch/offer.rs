@@ -8,16 +8,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use workmesh_proto::NodeId;
+use workmesh_proto::UnitId;
 use workmesh_proto::record::Order;
 use workmesh_proto::unit::durable::OriginInput;
-use workmesh_proto::wire::codec;
-use workmesh_proto::wire::durable::{
-    MAX_BATCH, MAX_BATCHED_BYTES, MAX_BATCHED_PIECES, MAX_BATCHED_RESPONSE_BYTES, MAX_RELEASES, Offer,
-    Released,
+use workmesh_proto::wire::batch::{
+    MAX_BATCH, MAX_BATCHED_BYTES, MAX_BATCHED_PIECES, MAX_BATCHED_RESPONSE_BYTES, Over, ReleasedUnits,
 };
-use workmesh_proto::wire::frame::FrameType;
+use workmesh_proto::wire::codec;
+use workmesh_proto::wire::durable::{MAX_RELEASES, Offer};
+use workmesh_proto::wire::frame::{Frame, FrameType};
 use workmesh_proto::wire::items::{Item, Piece};
-use workmesh_proto::wire::unit::Kind;
+use workmesh_proto::wire::unit::{Kind, cut};
 
 use crate::link::LinkError;
 use crate::unit::durable::active::Active;
@@ -28,8 +29,8 @@ use crate::unit::durable::releases::Sent;
 use crate::unit::durable::talk::Line;
 use crate::unit::durable::work::Work;
 
-/// More than a `Submit` has beside its directive, its parameters and its trace.
-const SUBMIT_BYTES: usize = 512;
+/// More than a parcel has beside its directive, its parameters, its trace and its payload.
+const PARCEL_BYTES: usize = 128;
 /// What stands around the texts of a parameter.
 const PARAMETER_BYTES: usize = 6;
 /// Pieces of a unit that its task is handed: they may be cut on their way.
@@ -40,7 +41,7 @@ pub(in crate::unit::durable) fn is_small(order: &Order) -> bool {
     let parameter = |(key, value): (&String, &String)| key.len() + value.len() + PARAMETER_BYTES;
     let parameters: usize = order.params.iter().map(parameter).sum();
     let trace = order.trace.as_ref().map_or(0, String::len);
-    let body = SUBMIT_BYTES + order.directive.len() + parameters + trace;
+    let body = PARCEL_BYTES + order.directive.len() + parameters + trace;
     order.payload_bytes.saturating_add(body as u64) <= MAX_BATCHED_BYTES as u64
 }
 
@@ -110,23 +111,33 @@ impl Reply {
         let at = self.conversation;
         match item {
             Item::Response { piece, .. } => self.hear_piece(piece),
-            Item::Frame(frame) if frame.frame_type() == Some(FrameType::Unfinished) => {
-                self.break_off("it is not over in a moment");
-            }
-            Item::Frame(frame) => match read(at, &frame) {
-                Ok(Some(last @ OriginInput::Refused(..))) => self.end(last),
-                Ok(Some(last @ OriginInput::Eof(..))) => {
-                    self.accept();
-                    self.end(last);
-                }
-                Ok(Some(OriginInput::Accepted(_))) if !self.accepted => self.accept(),
-                Ok(Some(_)) => self.fault("the executor says in a batch what has no place there"),
-                // Of a later version.
-                Ok(None) => {}
+            Item::Frame(frame) => match self.hear_frame(at, &frame) {
+                Ok(()) => {}
                 Err(why) => self.fault(&why),
             },
             Item::Payload { .. } => self.fault("the executor sent payload"),
         }
+    }
+
+    fn hear_frame(&mut self, at: u64, frame: &Frame) -> Result<(), String> {
+        match frame.frame_type() {
+            Some(FrameType::Over) => {
+                let Over(mut eof) =
+                    codec::decode(&frame.body).map_err(|error| format!("Over frame: {error}"))?;
+                cut(&mut eof.message);
+                self.accept();
+                self.end(OriginInput::Eof(at, eof));
+            }
+            Some(FrameType::Unfinished) => self.break_off("it is not over in a moment"),
+            _ => match read(at, frame)? {
+                Some(last @ OriginInput::Refused(..)) => self.end(last),
+                Some(OriginInput::Accepted(_)) if !self.accepted => self.accept(),
+                Some(_) => return Err("the executor says in a batch what has no place there".to_owned()),
+                // Of a later version.
+                None => {}
+            },
+        }
+        Ok(())
     }
 
     /// A unit of which something is told is accepted, whether that was said or not.
@@ -271,8 +282,8 @@ impl Work {
         }
         // What has come of the units goes to the disk first.
         tokio::task::yield_now().await;
-        for released in released {
-            releases.settle(released);
+        for unit in released {
+            releases.settle(unit);
         }
     }
 }
@@ -308,21 +319,15 @@ fn unreachable(replies: impl IntoIterator<Item = Reply>, why: &str) {
 
 /// Gathers all that is to be sent.
 fn gather(sender: &mut PipeSender, releases: &Sent, batch: Vec<Parcel>) -> Vec<Reply> {
-    sender.put_bare(FrameType::Batch);
-    releases.put(sender);
+    sender.put(FrameType::Batch, &releases.batch());
     let now = now_ms();
     let put = |(number, mut parcel): (u32, Parcel)| {
         sender.turn_to(number);
-        let unit = parcel.reply.active.unit;
+        let (unit, payload) = (parcel.reply.active.unit, mem::take(&mut parcel.payload));
         sender.put(
-            FrameType::Submit,
-            &parcel.order.submission(unit, parcel.offer, now),
+            FrameType::Parcel,
+            &parcel.order.parcel(unit, parcel.offer, now, payload),
         );
-        let payload = mem::take(&mut parcel.payload);
-        if !payload.is_empty() {
-            sender.put_payload(payload);
-        }
-        sender.put_bare(FrameType::PayloadEnd);
         parcel.reply
     };
     (1..).zip(batch).map(put).collect()
@@ -332,17 +337,18 @@ fn gather(sender: &mut PipeSender, releases: &Sent, batch: Vec<Parcel>) -> Vec<R
 async fn hear(
     receiver: &mut PipeReceiver,
     replies: &mut [Reply],
-    released: &mut Vec<Released>,
+    released: &mut Vec<UnitId>,
 ) -> Result<(), LinkError> {
     while let Some(item) = receiver.next().await? {
         match &item {
             Item::Frame(frame) if frame.frame_type().is_none() => continue,
-            Item::Frame(frame) if frame.unit == 0 && frame.frame_type() == Some(FrameType::Released) => {
-                if released.len() == MAX_RELEASES {
+            Item::Frame(frame) if frame.unit == 0 && frame.frame_type() == Some(FrameType::ReleasedUnits) => {
+                let units = codec::decode(&frame.body);
+                let ReleasedUnits(units) = units.map_err(|error| LinkError::Protocol(error.to_string()))?;
+                released.extend(units);
+                if released.len() > MAX_RELEASES {
                     return Err(LinkError::Protocol("too much is released".to_owned()));
                 }
-                let unit = codec::decode(&frame.body);
-                released.push(unit.map_err(|error| LinkError::Protocol(error.to_string()))?);
                 continue;
             }
             _ => {}

@@ -8,6 +8,7 @@ mod releases;
 use bytes::Bytes;
 use tempfile::TempDir;
 use workmesh_proto::record::{self, ExecutorRecord};
+use workmesh_proto::wire::batch::{Over, ReleasedUnits};
 use workmesh_proto::wire::codec;
 use workmesh_proto::wire::durable::{Position, Release, Released, Resume, Returned};
 use workmesh_proto::wire::frame::FrameType;
@@ -160,7 +161,15 @@ impl Said {
                 self.released
                     .push(codec::decode::<Released>(&frame.body).unwrap().unit);
             }
+            FrameType::ReleasedUnits => {
+                let ReleasedUnits(units) = codec::decode(&frame.body).unwrap();
+                self.released.extend(units);
+            }
             FrameType::Eof => self.eof = Some(codec::decode(&frame.body).unwrap()),
+            FrameType::Over => {
+                let Over(eof) = codec::decode(&frame.body).unwrap();
+                self.eof = Some(eof);
+            }
             FrameType::Returned => {
                 codec::decode::<Returned>(&frame.body).unwrap();
             }

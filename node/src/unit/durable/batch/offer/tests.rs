@@ -4,11 +4,7 @@ use std::collections::BTreeMap;
 
 use workmesh_proto::Incarnation;
 use workmesh_proto::unit::durable::{DurableOrigin, OriginTimings};
-use workmesh_proto::wire::durable::Released;
-use workmesh_proto::wire::frame::Frame;
 use workmesh_proto::wire::unit::{Accepted, Eof};
-
-use workmesh_proto::UnitId;
 
 use super::*;
 use crate::unit::durable::talk::Talk;
@@ -98,7 +94,7 @@ fn what_comes_meanwhile_goes_together_in_bounded_batches() {
 #[test]
 fn a_unit_hears_its_own_words_up_to_the_last() {
     let (mut parcel, talk) = parcel();
-    let end = Item::Frame(Frame::cbor(FrameType::Eof, 1, &eof()));
+    let end = Item::Frame(Frame::cbor(FrameType::Over, 1, &Over(eof())));
     for item in [accepted(), piece(1, 3), end.clone(), end, piece(2, 3)] {
         parcel.reply.hear(item);
     }
@@ -116,7 +112,7 @@ fn a_unit_hears_its_own_words_up_to_the_last() {
 
 #[test]
 fn what_is_told_of_a_unit_says_that_it_is_accepted() {
-    let end = Item::Frame(Frame::cbor(FrameType::Eof, 1, &eof()));
+    let end = Item::Frame(Frame::cbor(FrameType::Over, 1, &Over(eof())));
     for first in [piece(1, 3), end] {
         let (mut parcel, talk) = parcel();
         parcel.reply.hear(first.clone());
@@ -152,7 +148,8 @@ fn what_has_no_place_in_a_batch_ends_its_unit() {
     let wrong = [
         frame(FrameType::Started),
         frame(FrameType::Submit),
-        frame(FrameType::Eof),
+        frame(FrameType::Over),
+        Item::Frame(Frame::cbor(FrameType::Eof, 1, &eof())),
         payload,
     ];
     for item in wrong {
@@ -268,31 +265,35 @@ fn what_counts_as_small_fits() {
         number: u32::MAX,
         life: Incarnation(u64::MAX),
     };
-    let submit = largest.submission(UnitId(uuid::Uuid::max()), offer, 0);
-    let body = Frame::cbor(FrameType::Submit, 1, &submit).body.len() as u64;
-    assert!(body + largest.payload_bytes <= MAX_BATCHED_BYTES as u64, "{body}");
+    let payload = Bytes::from(vec![0; largest.payload_bytes as usize]);
+    let parcel = largest.parcel(UnitId(uuid::Uuid::max()), offer, 0, payload);
+    let body = Frame::cbor(FrameType::Parcel, 1, &parcel).body.len();
+    assert!(body <= MAX_BATCHED_BYTES, "{body}");
 }
 
 #[tokio::test]
 async fn what_is_released_along_is_heard_of_beside_the_units() {
     let unit = UnitId(uuid::Uuid::now_v7());
-    let word = || Item::Frame(Frame::cbor(FrameType::Released, 0, &Released { unit }));
+    let words = |count| {
+        let units = ReleasedUnits(vec![unit; count]);
+        Item::Frame(Frame::cbor(FrameType::ReleasedUnits, 0, &units))
+    };
     let (mut released, (parcel, talk)) = (Vec::new(), parcel());
-    let mut receiver = PipeReceiver::of(VecDeque::from([word(), piece(1, 3)]));
+    let mut receiver = PipeReceiver::of(VecDeque::from([words(2), piece(1, 3)]));
     hear(&mut receiver, &mut [parcel.reply], &mut released)
         .await
         .unwrap();
-    assert_eq!(released, [Released { unit }]);
+    assert_eq!(released, [unit; 2]);
     assert!(matches!(
         heard(&talk)[..2],
         [OriginInput::Accepted(5), OriginInput::Piece(5, _)]
     ));
-    let mut all = VecDeque::from_iter((0..MAX_RELEASES).map(|_| word()));
+    let all = VecDeque::from([words(1), words(MAX_RELEASES - 1)]);
     let mut receiver = PipeReceiver::of(all.clone());
     hear(&mut receiver, &mut [], &mut Vec::new()).await.unwrap();
-    all.push_back(word());
-    let broken = Item::Frame(Frame::new(FrameType::Released, 0, Bytes::new()));
-    for (items, why) in [(all, "too much"), (VecDeque::from([broken]), "malformed")] {
+    let too_many = all.into_iter().chain([words(1)]).collect();
+    let broken = Item::Frame(Frame::new(FrameType::ReleasedUnits, 0, Bytes::new()));
+    for (items, why) in [(too_many, "too much"), (VecDeque::from([broken]), "malformed")] {
         let mut receiver = PipeReceiver::of(items);
         let error = hear(&mut receiver, &mut [], &mut Vec::new()).await.unwrap_err();
         assert!(error.to_string().contains(why), "{error}");

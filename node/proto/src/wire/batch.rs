@@ -1,0 +1,253 @@
+//! The frames of a batch: a conversation of several small durable units, numbered from 1 by the `unit` of their frames.
+//!
+//! Many of them are written and read for every unit, so their bodies are arrays, without names: what stands where is part of the protocol, and
+//! a later version that wants more has a frame of another type.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::de::Deserializer;
+use serde::ser::{SerializeTuple as _, Serializer};
+use serde::{Deserialize, Serialize};
+
+use super::durable::{Offer, Release};
+use super::unit::{Eof, Kind, Outcome, Submit};
+use crate::id::{Incarnation, UnitId};
+
+/// Most units of one batch.
+pub const MAX_BATCH: usize = 64;
+/// Most bytes in the body of a [`Parcel`].
+pub const MAX_BATCHED_BYTES: usize = 4096;
+/// Most response bytes of a unit that are told in its batch.
+pub const MAX_BATCHED_RESPONSE_BYTES: usize = 64 * 1024;
+/// Most `Response` frames of a unit in its batch.
+pub const MAX_BATCHED_PIECES: usize = 1024;
+
+/// Opens a batch, with what the executor is to forget meanwhile: at most [`MAX_RELEASES`](super::durable::MAX_RELEASES).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Answered by [`ReleasedUnits`].
+    pub releases: Vec<Release>,
+}
+
+/// Offers one unit of a batch: all of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parcel {
+    /// Which unit.
+    pub unit: UnitId,
+    /// Which offer of it.
+    pub offer: Offer,
+    /// `module:function`.
+    pub directive: String,
+    /// For the worker.
+    pub params: BTreeMap<String, String>,
+    /// Milliseconds that are left when the frame is sent.
+    pub deadline_ms: Option<u64>,
+    /// A W3C `traceparent`.
+    pub trace: Option<String>,
+    /// Running the unit twice does no harm, whatever its worker says.
+    pub idempotent: bool,
+    /// The whole payload.
+    pub payload: Bytes,
+}
+
+/// The end of a unit of a batch: an [`Eof`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Over(pub Eof);
+
+/// Units that the executor has forgotten, or never knew: some of those of [`Batch::releases`], each once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ReleasedUnits(pub Vec<UnitId>);
+
+impl Parcel {
+    /// The same as a submission, and the payload, which is as long as that says.
+    pub fn open(self) -> (Submit, Bytes) {
+        let submit = Submit {
+            unit: self.unit,
+            directive: self.directive,
+            to: None,
+            payload_bytes: Some(self.payload.len() as u64),
+            params: self.params,
+            deadline_ms: self.deadline_ms,
+            trace: self.trace,
+            durable: true,
+            detach: false,
+            idempotent: self.idempotent,
+            offer: Some(self.offer),
+        };
+        (submit, self.payload)
+    }
+}
+
+impl Serialize for Batch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let row = |release: &Release| (release.unit, release.number, release.outcome);
+        serializer.collect_seq(self.releases.iter().map(row))
+    }
+}
+
+impl<'de> Deserialize<'de> for Batch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let rows = Vec::<(UnitId, u32, Outcome)>::deserialize(deserializer)?;
+        let release = |(unit, number, outcome)| Release {
+            unit,
+            number,
+            outcome,
+        };
+        Ok(Self {
+            releases: rows.into_iter().map(release).collect(),
+        })
+    }
+}
+
+impl Serialize for Parcel {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut row = serializer.serialize_tuple(9)?;
+        row.serialize_element(&self.unit)?;
+        row.serialize_element(&self.offer.number)?;
+        row.serialize_element(&self.offer.life)?;
+        row.serialize_element(&self.directive)?;
+        row.serialize_element(&self.params)?;
+        row.serialize_element(&self.deadline_ms)?;
+        row.serialize_element(&self.trace)?;
+        row.serialize_element(&self.idempotent)?;
+        row.serialize_element(&self.payload)?;
+        row.end()
+    }
+}
+
+type ParcelRow = (
+    UnitId,
+    u32,
+    Incarnation,
+    String,
+    BTreeMap<String, String>,
+    Option<u64>,
+    Option<String>,
+    bool,
+    Bytes,
+);
+
+impl<'de> Deserialize<'de> for Parcel {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (unit, number, life, directive, params, deadline_ms, trace, idempotent, payload) =
+            ParcelRow::deserialize(deserializer)?;
+        Ok(Self {
+            unit,
+            offer: Offer { number, life },
+            directive,
+            params,
+            deadline_ms,
+            trace,
+            idempotent,
+            payload,
+        })
+    }
+}
+
+impl Serialize for Over {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Eof {
+            outcome,
+            kind,
+            message,
+            responses,
+            bytes,
+            digest,
+            duration_ms,
+        } = &self.0;
+        (outcome, kind, message, responses, bytes, digest, duration_ms).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Over {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        type Row = (Outcome, Kind, String, u64, u64, u64, u64);
+        let (outcome, kind, message, responses, bytes, digest, duration_ms) = Row::deserialize(deserializer)?;
+        Ok(Self(Eof {
+            outcome,
+            kind,
+            message,
+            responses,
+            bytes,
+            digest,
+            duration_ms,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use ciborium::Value;
+    use serde::de::DeserializeOwned;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::wire::codec;
+
+    fn unit() -> UnitId {
+        UnitId(Uuid::from_u128(7))
+    }
+
+    fn parcel() -> Parcel {
+        Parcel {
+            unit: unit(),
+            offer: Offer {
+                number: 1,
+                life: Incarnation(2),
+            },
+            directive: "m:f".to_owned(),
+            params: BTreeMap::new(),
+            deadline_ms: None,
+            trace: None,
+            idempotent: false,
+            payload: Bytes::from_static(b"abc"),
+        }
+    }
+
+    /// The same value with one element less, as it is, and with one more.
+    fn is_read_at_its_length_alone<T: Serialize + DeserializeOwned>(value: &T) {
+        let mut body = BytesMut::new();
+        codec::encode(value, &mut body);
+        let Ok(Value::Array(whole)) = codec::decode::<Value>(&body) else {
+            panic!("{body:?} is no array");
+        };
+        let read = |elements: Vec<Value>| {
+            let mut body = BytesMut::new();
+            codec::encode(&Value::Array(elements), &mut body);
+            codec::decode::<T>(&body).is_ok()
+        };
+        assert!(read(whole.clone()));
+        assert!(!read(whole[1..].to_vec()) && !read(whole[..whole.len() - 1].to_vec()));
+        let longer = |at: usize| {
+            let mut longer = whole.clone();
+            longer.insert(at, Value::Null);
+            longer
+        };
+        assert!(!read(longer(0)) && !read(longer(whole.len())));
+    }
+
+    #[test]
+    fn an_array_has_all_its_elements_and_no_more() {
+        is_read_at_its_length_alone(&parcel());
+        is_read_at_its_length_alone(&Over(Eof::without_responses(Kind::Ok, "")));
+    }
+
+    #[test]
+    fn a_parcel_is_a_submission_of_its_payload() {
+        let (submit, payload) = parcel().open();
+        assert_eq!((submit.payload_bytes, &payload[..]), (Some(3), &b"abc"[..]));
+        assert_eq!((submit.offer, submit.durable), (Some(parcel().offer), true));
+    }
+
+    #[test]
+    fn a_kind_of_a_newer_peer_keeps_its_outcome() {
+        let row = ("lost", "out_of_moon_phase", "wait", 0, 0, 0, 0);
+        let mut body = BytesMut::new();
+        codec::encode(&row, &mut body);
+        let Over(eof) = codec::decode(&body).unwrap();
+        assert_eq!((eof.outcome, eof.kind), (Outcome::Lost, Kind::Unknown));
+    }
+}
