@@ -97,7 +97,7 @@ impl Active {
                 state.history = machine.history().clone();
                 changed = true;
             }
-            if state.reason != machine.reason() {
+            if differs(&state.reason, machine.reason()) {
                 machine.reason().clone_into(&mut state.reason);
                 changed = true;
             }
@@ -155,6 +155,12 @@ impl Active {
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
+}
+
+/// Whether two texts differ that mostly are empty: those are not compared, because a masked load from where nothing is takes some processors
+/// as long as two hundred bytes.
+fn differs(before: &str, now: &str) -> bool {
+    !(before.is_empty() && now.is_empty()) && before != now
 }
 
 impl ActiveState {
