@@ -19,6 +19,7 @@ use workmesh_proto::UnitId;
 use workmesh_proto::wire::unit::Kind;
 
 use self::pace::Pace;
+use self::threads::Looks;
 use super::Drained;
 use super::budget::Budget;
 use super::ledger::Ledger;
@@ -76,6 +77,7 @@ struct State {
     called: usize,
     /// Look around for a unit.
     seeking: usize,
+    looks: Looks,
     /// Were started and have not looked yet.
     starting: usize,
     running: usize,
@@ -132,6 +134,7 @@ impl Pool {
             idle: 0,
             called: 0,
             seeking: 0,
+            looks: Looks::default(),
             starting: 0,
             running: 0,
             abandoned: 0,

@@ -15,6 +15,11 @@ use crate::exec::unit::{Phase, Unit};
 
 /// How long a thread without a unit looks around before it sleeps.
 const SEEK: Duration = Duration::from_micros(20);
+/// So many looks around that found nothing, one after the other, show that units come in crowds, or seldom: then it is not worth the
+/// processor, which others may want.
+const VAIN_LOOKS: u32 = 8;
+/// Every so many-th time it is tried all the same.
+const RETRY_LOOKS: u32 = 32;
 
 impl Pool {
     /// Sees that threads come for all that is ready.
@@ -83,17 +88,20 @@ impl Pool {
                 state.threads -= 1;
                 return None;
             }
-            if seek {
+            if seek && state.looks.pay() {
                 state.seeking += 1;
                 MutexGuard::unlocked(&mut state, || self.seek());
                 state.seeking -= 1;
-            } else {
-                state.idle += 1;
-                self.work.wait(&mut state);
-                state.idle -= 1;
-                state.called = state.called.saturating_sub(1);
+                let found = !state.ready.is_empty();
+                state.looks.note(found);
+                seek = false;
+                continue;
             }
-            seek = !seek;
+            state.idle += 1;
+            self.work.wait(&mut state);
+            state.idle -= 1;
+            state.called = state.called.saturating_sub(1);
+            seek = true;
         }
     }
 
@@ -153,6 +161,29 @@ impl Pool {
     }
 }
 
+/// Whether it pays to look around before a thread sleeps.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    /// How many found nothing, one after the other.
+    vain: u32,
+    /// How often one was left out since.
+    left_out: u32,
+}
+
+impl Looks {
+    fn pay(&mut self) -> bool {
+        if self.vain < VAIN_LOOKS {
+            return true;
+        }
+        self.left_out = (self.left_out + 1) % RETRY_LOOKS;
+        self.left_out == 0
+    }
+
+    fn note(&mut self, found: bool) {
+        self.vain = if found { 0 } else { self.vain.saturating_add(1) };
+    }
+}
+
 impl State {
     /// Threads that look for a unit soon without being called.
     fn coming(&self) -> usize {
@@ -164,5 +195,31 @@ impl State {
         let free = self.idle + self.seeking + self.starting;
         let room = slots.saturating_sub(self.threads);
         self.ready.len().saturating_sub(free).min(room)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_around_that_find_nothing_become_rare_until_one_finds_something() {
+        let mut looks = Looks::default();
+        let many = |looks: &mut Looks, found| {
+            let mut paid = 0;
+            for _ in 0..10 * RETRY_LOOKS {
+                if looks.pay() {
+                    looks.note(found);
+                    paid += 1;
+                }
+            }
+            paid
+        };
+        assert_eq!(many(&mut looks, true), 10 * RETRY_LOOKS);
+        let vain = many(&mut looks, false);
+        assert!((VAIN_LOOKS..=VAIN_LOOKS + 10).contains(&vain), "{vain}");
+        while !looks.pay() {}
+        looks.note(true);
+        assert_eq!(many(&mut looks, true), 10 * RETRY_LOOKS);
     }
 }
