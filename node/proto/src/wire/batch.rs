@@ -11,7 +11,8 @@ use serde::ser::{SerializeTuple as _, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::durable::{Offer, Release};
-use super::unit::{Eof, Kind, Outcome, Submit};
+use super::row;
+use super::unit::{Eof, Outcome, Submit};
 use crate::id::{Incarnation, UnitId};
 
 /// Most units of one batch.
@@ -52,8 +53,9 @@ pub struct Parcel {
 }
 
 /// The end of a unit of a batch: an [`Eof`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Over(pub Eof);
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Over(#[serde(with = "row::eof")] pub Eof);
 
 /// Units that the executor has forgotten, or never knew: some of those of [`Batch::releases`], each once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,37 +148,6 @@ impl<'de> Deserialize<'de> for Parcel {
     }
 }
 
-impl Serialize for Over {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Eof {
-            outcome,
-            kind,
-            message,
-            responses,
-            bytes,
-            digest,
-            duration_ms,
-        } = &self.0;
-        (outcome, kind, message, responses, bytes, digest, duration_ms).serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Over {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        type Row = (Outcome, Kind, String, u64, u64, u64, u64);
-        let (outcome, kind, message, responses, bytes, digest, duration_ms) = Row::deserialize(deserializer)?;
-        Ok(Self(Eof {
-            outcome,
-            kind,
-            message,
-            responses,
-            bytes,
-            digest,
-            duration_ms,
-        }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
@@ -186,6 +157,7 @@ mod tests {
 
     use super::*;
     use crate::wire::codec;
+    use crate::wire::unit::Kind;
 
     fn unit() -> UnitId {
         UnitId(Uuid::from_u128(7))

@@ -10,4 +10,5 @@ pub mod items;
 pub mod link;
 pub mod query;
 pub mod replay;
+pub(crate) mod row;
 pub mod unit;

@@ -346,7 +346,7 @@ impl Drive {
             entries.push(Entry::Data(Stream::Responses, data.clone()));
         }
         let happened = records.iter().filter_map(Happened::of).collect();
-        entries.extend(records.iter().map(|record| Entry::Record(record::encode(record))));
+        entries.extend(record::encode_all(&records).map(Entry::Record));
         let sync = if sync { Sync::Synced } else { Sync::Written };
         let pending = self.work.store.enqueue(key(self.active.unit), entries, sync);
         self.appends.push(Append {

@@ -215,7 +215,7 @@ impl Hosted {
                     if !data.is_empty() {
                         entries.push(Entry::Data(Stream::Responses, data.clone()));
                     }
-                    entries.extend(records.iter().map(|record| Entry::Record(record::encode(record))));
+                    entries.extend(record::encode_all(&records).map(Entry::Record));
                     self.in_store.store(true, Ordering::Relaxed);
                     if let Err(error) = store.append(key(self.unit), entries, Sync::Written).await {
                         self.with(|machine| machine.append_again(records, data));
