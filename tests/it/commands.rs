@@ -85,6 +85,7 @@ fn reports_have_the_keys_that_scripts_rely_on() {
             "routes",
             "workers",
             "pool",
+            "durable",
             "forwarded",
             "certificate",
         ],
@@ -97,6 +98,10 @@ fn reports_have_the_keys_that_scripts_rely_on() {
     has(&status["forwarded"], &["packets", "bytes", "dropped"]);
     has(&status["certificate"], &["not_after"]);
     has(&status["pool"], &["slots", "running", "queued", "queue_limit"]);
+    has(
+        &status["durable"],
+        &["units", "unended", "hosted", "bytes", "quota_bytes", "damaged"],
+    );
     let ping = mesh.ping("A", "C");
     has(
         &ping,
@@ -108,6 +113,7 @@ fn reports_have_the_keys_that_scripts_rely_on() {
             "initial_time",
             "response_time",
             "active_work",
+            "draining",
             "pool",
         ],
     );

@@ -155,6 +155,7 @@ fn a_drained_node_refuses_units_and_goes_on_as_a_relay_until_it_is_started_anew(
         serde_json::json!({"node": "B", "ended": 1, "stopped": 0, "stuck": 0})
     );
     assert_eq!(mesh.status("B")["draining"], true);
+    assert_eq!(mesh.ping("A", "B")["draining"], true);
     assert!(mesh.at("B", &["status"]).ok().text().contains("\ndraining "));
     let echo = |to| ["submit", "--to", to, "--directive", "echo:bytes", "x"];
     for at in ["A", "B"] {

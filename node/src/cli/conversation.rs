@@ -1,5 +1,5 @@
 //! A unit as the command line holds it: payload out, responses to a sink, until its one end; stopped by Ctrl-C, by a
-//! sink that nobody reads any more, or by a payload that can't be read. Says on stderr only that a node is away.
+//! sink that nobody reads any more, or by a payload that can't be read. Says on stderr only that a node is away, and at a terminal where a durable unit is that sends nothing.
 
 use std::fmt;
 use std::future::Future;
@@ -27,6 +27,8 @@ use crate::control::client::{ClientError, UnitSender};
 
 /// How long the end of a cancelled unit is awaited whose responses nobody reads any more, or whose node is away.
 const UNREAD_END: Duration = Duration::from_secs(5);
+/// How long somebody at a terminal waits for a durable unit that sends nothing before they are told where it is.
+const SILENCE: Duration = Duration::from_secs(2);
 /// How long what is left of an ended unit's output may take to be written after Ctrl-C.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -132,6 +134,7 @@ impl Conversation {
         let mut interrupted = false;
         let mut unread = false;
         let mut give_up: Option<Instant> = None;
+        let mut tell = (durable && progress.is_shown()).then(|| Instant::now() + SILENCE);
 
         while broken.is_none() && (state.end.is_none() || waiting.is_some()) {
             if waiting.is_some() && printer.is_none() {
@@ -157,6 +160,9 @@ impl Conversation {
                     Ok(Heard::Event(event)) => {
                         if let OriginEvent::Piece(piece) = &event {
                             progress.received(piece.data.len());
+                        }
+                        if matches!(event, OriginEvent::Piece(_)) {
+                            tell = None;
                         }
                         waiting = state.take(event, leaves).filter(|event| {
                             let written = writes_all || matches!(event, Event::Piece(_));
@@ -191,6 +197,10 @@ impl Conversation {
                     if let Err(error) = sent {
                         state.stopped.get_or_insert(Stopped::Payload(error));
                     }
+                }
+                () = until(tell), if state.end.is_none() && !state.unsure => {
+                    tell = None;
+                    progress.say(&state.place());
                 }
                 () = until(give_up), if state.end.is_none() => {
                     let unheard = || Eof::without_responses(Kind::Cancelled, "its end did not arrive");
@@ -270,6 +280,15 @@ impl Progressed {
                 self.end = Some(End::Unfinished(unfinished.clone()));
                 Some(Event::Unfinished(unfinished))
             }
+        }
+    }
+
+    /// Where it is, for somebody who waits for it.
+    fn place(&self) -> String {
+        let unit = self.unit;
+        match &self.executor {
+            None => format!("unit {unit} waits; `node work show {unit}` says why"),
+            Some(executor) => format!("unit {unit} is on {executor}"),
         }
     }
 

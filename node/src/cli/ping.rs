@@ -20,7 +20,7 @@ Examples:
   node ping nodeB --json | jq .rtt_ms
 
 With --json each answer is one object a line: node, rtt_ms, version, uptime_s, initial_time, response_time,
-active_work[{id, directive, sender, state, age_s}], pool{slots, running, queued, queue_limit, abandoned}.";
+active_work[{id, directive, sender, state, age_s}], draining, pool{slots, running, queued, queue_limit, abandoned}.";
 
 /// Ask a node how it is: round-trip time, version, uptime, pool, running and queued units
 #[derive(Args, Clone, Debug)]
@@ -89,12 +89,17 @@ async fn ping(args: &PingArgs, access: &Access) -> anyhow::Result<PingReport> {
 /// One line for the node, and a table of its units if it has any.
 fn answer(report: &PingReport) -> String {
     let mut answer = format!(
-        "{}: {}, version {}, up {}, {}\n",
+        "{}: {}, version {}, up {}, {}{}\n",
         report.node,
         text::milliseconds(report.rtt_ms),
         text::one_line(&report.version),
         text::seconds(report.uptime_s),
         text::pool(&report.pool),
+        if report.draining {
+            ", draining: it takes no new units"
+        } else {
+            ""
+        },
     );
     if !report.active_work.is_empty() {
         let rows = report.active_work.iter().map(|work| {
@@ -152,6 +157,17 @@ mod tests {
             "nodeB: 1.23 ms, version 0.1.0, up 4m 10s, 1 of 8 slots running, 0 of 64 queued\n\
              UNIT                                  DIRECTIVE      SENDER  STATE    AGE\n\
              0199c3a4-7b6c-7d11-9c7e-0242ac120002  sleep:execute  a       running  1.5 s\n"
+        );
+    }
+
+    #[test]
+    fn an_answer_says_so_of_a_node_that_drains() {
+        let mut report = report();
+        report.draining = true;
+        let first = answer(&report).lines().next().unwrap().to_owned();
+        assert!(
+            first.ends_with("0 of 64 queued, draining: it takes no new units"),
+            "{first}"
         );
     }
 

@@ -58,6 +58,11 @@ impl Progress {
         state.draw();
     }
 
+    /// Whether somebody may see it.
+    pub(crate) fn is_shown(&self) -> bool {
+        self.0.borrow().shown_from.is_some()
+    }
+
     /// Says a line on stderr, above the display.
     pub(crate) fn say(&self, line: &str) {
         // With stderr closed there is nobody left to tell.

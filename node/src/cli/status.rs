@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::connect::{Access, ConnectArgs};
 use super::{exit, text};
-use crate::unit::report::{LinkReport, RouteReport, StatusReport};
+use crate::unit::report::{DurableReport, LinkReport, RouteReport, StatusReport};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,7 +19,8 @@ Examples:
 
 With --json: node, mesh, version, uptime_s, listen, links[{node, address, cost, rtt_ms, state}],
 routes[{node, next_hop, cost, hops}], workers[...], draining, pool{slots, running, queued, queue_limit, abandoned},
-forwarded{packets, bytes, dropped}, certificate{not_after}.";
+durable{units, unended, hosted, bytes, quota_bytes, damaged, refuses}, forwarded{packets, bytes, dropped},
+certificate{not_after}.";
 
 /// Days before the end of a certificate from which on it is pointed out.
 const WARN_DAYS: i64 = 30;
@@ -74,6 +75,7 @@ fn page(report: &StatusReport, now: Timestamp) -> String {
                 .map_or_else(|| "no".to_owned(), text::one_line),
         ),
         ("pool", text::pool(&report.pool)),
+        ("durable", durable(report.durable.as_ref())),
         (
             "forwarded",
             format!(
@@ -109,6 +111,28 @@ fn page(report: &StatusReport, now: Timestamp) -> String {
         ));
     }
     page
+}
+
+fn durable(kept: Option<&DurableReport>) -> String {
+    let Some(kept) = kept else {
+        return "no units are kept here".to_owned();
+    };
+    let mut line = format!(
+        "{}, {} not ended, {} of others; {} of {}",
+        text::count(kept.units, "unit"),
+        kept.unended,
+        kept.hosted,
+        text::bytes(kept.bytes),
+        text::bytes(kept.quota_bytes),
+    );
+    if kept.damaged > 0 {
+        write!(line, "; {} found damaged", text::count(kept.damaged, "place"))
+            .expect("writing to a string cannot fail");
+    }
+    if let Some(why) = &kept.refuses {
+        write!(line, "; takes no more: {}", text::one_line(why)).expect("writing to a string cannot fail");
+    }
+    line
 }
 
 fn certificate(not_after: Timestamp, now: Timestamp) -> String {
@@ -164,6 +188,7 @@ mod tests {
                 "routes":[{"node":"b","next_hop":"b","cost":10,"hops":1},
                           {"node":"z","next_hop":null,"cost":null,"hops":null}],
                 "workers":["echo:bytes","sys:info"],"pool":{"slots":8,"running":0,"queued":0,"queue_limit":64},
+                "durable":{"units":12,"unended":3,"hosted":2,"bytes":1536,"quota_bytes":17179869184,"damaged":0},
                 "forwarded":{"packets":1,"bytes":1536,"dropped":0},"sessions":1,"counters":{},
                 "certificate":{"not_after":"2027-01-01T00:00:00Z"}}"#,
         )
@@ -179,6 +204,7 @@ mod tests {
 version      0.1.0, up 1m 30s
 listens      127.0.0.1:8888
 pool         0 of 8 slots running, 0 of 64 queued
+durable      12 units, 3 not ended, 2 of others; 1.5 KiB of 16.0 GiB
 forwarded    1 packet, 1.5 KiB, 0 dropped
 certificate  valid until 2027-01-01
 workers      echo:bytes sys:info
@@ -203,6 +229,22 @@ z     no way  -     -
         let page = page(&report, now);
         assert!(page.contains("\ndraining     takes no new units until"), "{page}");
         assert!(page.contains("0 of 64 queued, 2 abandoned\n"), "{page}");
+    }
+
+    #[test]
+    fn the_page_says_what_is_wrong_with_the_store() {
+        let mut report = report();
+        let line = |report: &StatusReport| durable(report.durable.as_ref());
+        if let Some(kept) = &mut report.durable {
+            (kept.damaged, kept.refuses) = (1, Some("the quota is used".to_owned()));
+        }
+        assert!(
+            line(&report).ends_with("of 16.0 GiB; 1 place found damaged; takes no more: the quota is used"),
+            "{}",
+            line(&report)
+        );
+        report.durable = None;
+        assert_eq!(line(&report), "no units are kept here");
     }
 
     #[test]

@@ -56,6 +56,7 @@ impl StatusSource {
                 .collect(),
             draining: self.units.executor.is_draining(),
             pool: pool_report(&self.units),
+            durable: self.work.as_ref().map(|work| work.kept()),
             forwarded: ForwardedReport {
                 packets: counters.packets.get(),
                 bytes: counters.bytes.get(),

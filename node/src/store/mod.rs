@@ -249,6 +249,11 @@ impl Store {
         })
     }
 
+    /// Bytes that the store may take before it lets nothing more in.
+    pub(crate) fn quota_bytes(&self) -> u64 {
+        self.handle.shared.settings.quota_bytes
+    }
+
     /// Gathers the wake-ups between the runtime and the store's threads, for ever; to be spawned on the runtime of those who
     /// append. Nothing needs it but speed.
     pub(crate) async fn attend(self) {

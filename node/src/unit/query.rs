@@ -75,6 +75,7 @@ fn ping_report(units: &Units) -> PingReport {
         response_time: now,
         active_work: active.by_ref().take(MAX_ACTIVE).collect(),
         omitted_work: active.count() as u64,
+        draining: units.executor.is_draining(),
         pool: pool_report(units),
     }
 }

@@ -29,6 +29,9 @@ pub struct PingReport {
     /// Further units that the list has no room for.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub omitted_work: u64,
+    /// It takes no new units, because it drains or stops.
+    #[serde(default)]
+    pub draining: bool,
     /// The node's pool.
     pub pool: PoolReport,
 }
@@ -64,6 +67,26 @@ pub struct PoolReport {
     pub abandoned: u32,
 }
 
+/// What a node keeps of durable units.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DurableReport {
+    /// Units of which it is the origin, ended ones included.
+    pub units: u64,
+    /// Of these, those that have not ended for all concerned.
+    pub unended: u64,
+    /// Units of others that it runs, or whose end it keeps until their origins have it.
+    pub hosted: u64,
+    /// Bytes that the store takes.
+    pub bytes: u64,
+    /// Bytes that it may take.
+    pub quota_bytes: u64,
+    /// Places of the store that were found damaged when it was opened; what could be read of them is set aside.
+    pub damaged: u64,
+    /// Why no further unit is taken now: the quota, or the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refuses: Option<String>,
+}
+
 /// What a node knows: the answer to `node status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StatusReport {
@@ -88,6 +111,9 @@ pub struct StatusReport {
     pub draining: bool,
     /// This node's pool.
     pub pool: PoolReport,
+    /// Durable units that it keeps; none on a node without a store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durable: Option<DurableReport>,
     /// Frames passed on for other nodes.
     pub forwarded: ForwardedReport,
     /// Sessions that are up.

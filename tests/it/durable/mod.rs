@@ -8,6 +8,7 @@ mod crash;
 mod long;
 mod rolling;
 mod reading;
+mod terminal;
 mod store;
 mod full;
 

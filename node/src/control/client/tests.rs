@@ -21,6 +21,7 @@ fn ping_report() -> PingReport {
         response_time: jiff::Timestamp::UNIX_EPOCH,
         active_work: vec![],
         omitted_work: 0,
+        draining: false,
         pool: PoolReport::default(),
     }
 }

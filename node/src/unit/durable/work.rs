@@ -34,7 +34,7 @@ use super::rows::{EndedUnit, Names, wants};
 use crate::config::WorkSettings;
 use crate::mesh::MeshHandle;
 use crate::store::Store;
-use crate::unit::report::WorkReport;
+use crate::unit::report::{DurableReport, WorkReport};
 use crate::unit::units::Units;
 
 /// See the module.
@@ -468,16 +468,34 @@ impl Work {
         ended.then_some(active)
     }
 
+    /// What is kept here, in short.
+    pub(crate) fn kept(&self) -> DurableReport {
+        let (units, settled) = self.counted();
+        let usage = self.store.usage();
+        DurableReport {
+            units,
+            unended: units.saturating_sub(settled),
+            hosted: self.host.count() as u64,
+            bytes: usage.log_bytes + usage.data_bytes,
+            quota_bytes: self.store.quota_bytes(),
+            damaged: usage.damaged,
+            refuses: self.store.admit(0).err().map(|error| error.to_string()),
+        }
+    }
+
+    /// Units that are here, and those of them that have ended for all concerned.
+    fn counted(&self) -> (u64, u64) {
+        let table = self.table.lock();
+        (table.by_time.len() as u64, table.settled() as u64)
+    }
+
     /// Figures for the status: what is here now, and what the store has done since the start.
     pub(crate) fn figures(&self) -> [(&'static str, u64); 17] {
-        let (units, settled) = {
-            let table = self.table.lock();
-            (table.by_time.len(), table.settled())
-        };
+        let (units, settled) = self.counted();
         let usage = self.store.usage();
         [
-            ("work.units", units as u64),
-            ("work.unended", units.saturating_sub(settled) as u64),
+            ("work.units", units),
+            ("work.unended", units.saturating_sub(settled)),
             ("work.hosted", self.host.count() as u64),
             ("work.stranded", self.stranded.load(Ordering::Relaxed)),
             ("work.batched", self.batches.offered()),
