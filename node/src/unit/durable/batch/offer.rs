@@ -108,18 +108,19 @@ impl Reply {
 
     /// Hands on what the executor has said.
     fn hear(&mut self, item: Item) {
-        let at = self.conversation;
         match item {
             Item::Response { piece, .. } => self.hear_piece(piece),
-            Item::Frame(frame) => match self.hear_frame(at, &frame) {
-                Ok(()) => {}
-                Err(why) => self.fault(&why),
-            },
+            Item::Frame(frame) => {
+                if let Err(why) = self.hear_frame(&frame) {
+                    self.fault(&why);
+                }
+            }
             Item::Payload { .. } => self.fault("the executor sent payload"),
         }
     }
 
-    fn hear_frame(&mut self, at: u64, frame: &Frame) -> Result<(), String> {
+    fn hear_frame(&mut self, frame: &Frame) -> Result<(), String> {
+        let at = self.conversation;
         match frame.frame_type() {
             Some(FrameType::Over) => {
                 let Over(mut eof) =
