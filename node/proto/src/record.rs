@@ -304,6 +304,21 @@ mod tests {
         assert_eq!(decode(&encode(&named.unwrap())), Ok(offered.clone()));
         read_again(&offered);
 
+        let named = cbor!({"taken" => {
+            "origin" => "a", "offer" => {"number" => 1, "life" => 2}, "directive" => "m:f", "at_ms" => 6,
+        }});
+        let taken = ExecutorRecord::Taken {
+            origin: NodeId::parse("a").unwrap(),
+            offer: Offer {
+                number: 1,
+                life: Incarnation(2),
+            },
+            directive: "m:f".to_owned(),
+            at_ms: 6,
+        };
+        assert_eq!(decode(&encode(&named.unwrap())), Ok(taken.clone()));
+        read_again(&taken);
+
         let named = cbor!({"ended" => {
             "eof" => {
                 "outcome" => "lost", "kind" => "node_lost", "message" => "gone", "responses" => 1, "bytes" => 2, "digest" => 3,

@@ -11,7 +11,7 @@ use serde::ser::{SerializeTuple as _, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::durable::{Offer, Release};
-use super::row;
+use super::row::{self, Row};
 use super::unit::{Eof, Outcome, Submit};
 use crate::id::{Incarnation, UnitId};
 
@@ -91,8 +91,8 @@ impl Serialize for Batch {
 
 impl<'de> Deserialize<'de> for Batch {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let rows = Vec::<(UnitId, u32, Outcome)>::deserialize(deserializer)?;
-        let release = |(unit, number, outcome)| Release {
+        let rows = Vec::<Row<(UnitId, u32, Outcome)>>::deserialize(deserializer)?;
+        let release = |Row((unit, number, outcome))| Release {
             unit,
             number,
             outcome,
@@ -119,7 +119,7 @@ impl Serialize for Parcel {
     }
 }
 
-type ParcelRow = (
+type ParcelFields = (
     UnitId,
     u32,
     Incarnation,
@@ -133,8 +133,8 @@ type ParcelRow = (
 
 impl<'de> Deserialize<'de> for Parcel {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (unit, number, life, directive, params, deadline_ms, trace, idempotent, payload) =
-            ParcelRow::deserialize(deserializer)?;
+        let Row(fields) = Row::<ParcelFields>::deserialize(deserializer)?;
+        let (unit, number, life, directive, params, deadline_ms, trace, idempotent, payload) = fields;
         Ok(Self {
             unit,
             offer: Offer { number, life },
@@ -205,6 +205,49 @@ mod tests {
     fn an_array_has_all_its_elements_and_no_more() {
         is_read_at_its_length_alone(&parcel());
         is_read_at_its_length_alone(&Over(Eof::without_responses(Kind::Ok, "")));
+    }
+
+    fn body<T: Serialize>(value: &T) -> Vec<u8> {
+        let mut body = BytesMut::new();
+        codec::encode(value, &mut body);
+        body.to_vec()
+    }
+
+    /// The array at `at` of a body announces one element more than there are, or none and a break behind the last one, at `end`.
+    fn is_read_if_it_is_whole<T: DeserializeOwned + PartialEq + std::fmt::Debug>(
+        body: &[u8],
+        at: usize,
+        end: usize,
+    ) {
+        let value = codec::decode::<T>(body).unwrap();
+        let mut announced = body.to_vec();
+        announced[at] += 1;
+        assert!(codec::decode::<T>(&announced).is_err());
+        let mut broken = body.to_vec();
+        broken[at] = 0x9f;
+        assert!(codec::decode::<T>(&broken).is_err(), "it does not end");
+        broken.insert(end, 0xff);
+        assert_eq!(codec::decode::<T>(&broken), Ok(value));
+    }
+
+    #[test]
+    fn an_array_is_read_to_its_end_whatever_its_head_says() {
+        let parcel = body(&parcel());
+        is_read_if_it_is_whole::<Parcel>(&parcel, 0, parcel.len());
+        let over = body(&Over(Eof::without_responses(Kind::Ok, "")));
+        is_read_if_it_is_whole::<Over>(&over, 0, over.len());
+        let release = Release {
+            unit: unit(),
+            number: 1,
+            outcome: Outcome::Succeeded,
+        };
+        let batch = body(&Batch {
+            releases: vec![release; 2],
+        });
+        let row = (batch.len() - 1) / 2;
+        is_read_if_it_is_whole::<Batch>(&batch, 0, batch.len());
+        is_read_if_it_is_whole::<Batch>(&batch, 1, 1 + row);
+        is_read_if_it_is_whole::<Batch>(&batch, 1 + row, batch.len());
     }
 
     #[test]

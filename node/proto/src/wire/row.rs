@@ -1,12 +1,45 @@
 //! Values that are written for every unit, as arrays without names: what stands where is part of the format. For `#[serde(with)]` and its kin.
 
-use serde::de::{Deserialize, Deserializer, Visitor};
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
+
+/// What is read from an array that has its elements, and no further one.
+pub(crate) struct Row<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Row<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Whole(PhantomData)).map(Self)
+    }
+}
+
+struct Whole<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Whole<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<T, A::Error> {
+        let value = T::deserialize(SeqAccessDeserializer::new(&mut elements))?;
+        // A tuple takes what it wants, and does not look whether that is all.
+        match elements.next_element::<IgnoredAny>()? {
+            None => Ok(value),
+            Some(_) => Err(A::Error::custom("an array with further elements")),
+        }
+    }
+}
 
 /// An end of a unit.
 pub(crate) mod eof {
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 
+    use super::Row;
     use crate::wire::unit::{Eof, Kind, Outcome};
 
     pub(crate) fn serialize<S: Serializer>(eof: &Eof, serializer: S) -> Result<S::Ok, S::Error> {
@@ -23,8 +56,9 @@ pub(crate) mod eof {
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Eof, D::Error> {
-        type Row = (Outcome, Kind, String, u64, u64, u64, u64);
-        let (outcome, kind, message, responses, bytes, digest, duration_ms) = Row::deserialize(deserializer)?;
+        type Fields = (Outcome, Kind, String, u64, u64, u64, u64);
+        let Row(fields) = Row::<Fields>::deserialize(deserializer)?;
+        let (outcome, kind, message, responses, bytes, digest, duration_ms) = fields;
         Ok(Eof {
             outcome,
             kind,

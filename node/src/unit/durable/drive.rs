@@ -17,7 +17,7 @@ use workmesh_proto::{NodeId, UnitId};
 
 use super::active::Active;
 use super::ask::{Ask, Question};
-use super::batch::{Parcel, Reply, is_small};
+use super::batch::{Part, Reply, is_small};
 use super::happened::Happened;
 use super::now_ms;
 use super::place::place;
@@ -380,13 +380,13 @@ impl Drive {
             && together
             && let Some(payload) = self.at_hand.take()
         {
-            let parcel = Parcel {
+            let part = Part {
                 order: self.order.clone(),
                 offer,
                 payload,
                 reply: Reply::new(self.active.clone(), line.clone(), conversation),
             };
-            self.work.offer_with_others(&executor, parcel);
+            self.work.offer_with_others(&executor, part);
             self.talk = Some(Talk::in_batch(conversation, line, placed));
             return;
         }

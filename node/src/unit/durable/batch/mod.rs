@@ -7,7 +7,7 @@
 mod answer;
 mod offer;
 
-pub(super) use offer::{Batches, Parcel, Reply, is_small};
+pub(super) use offer::{Batches, Part, Reply, is_small};
 
 use super::brief;
 use workmesh_proto::wire::batch::{MAX_BATCHED_PIECES, MAX_BATCHED_RESPONSE_BYTES};

@@ -46,14 +46,14 @@ pub(in crate::unit::durable) fn is_small(order: &Order) -> bool {
 }
 
 /// One unit's part of a batch. Dropped before the executor's last word on it, it is broken off.
-pub(in crate::unit::durable) struct Parcel {
+pub(in crate::unit::durable) struct Part {
     pub(in crate::unit::durable) order: Arc<Order>,
     pub(in crate::unit::durable) offer: Offer,
     pub(in crate::unit::durable) payload: Bytes,
     pub(in crate::unit::durable) reply: Reply,
 }
 
-impl Parcel {
+impl Part {
     /// Whether the unit still listens: it has not turned away from the offer.
     fn is_wanted(&self) -> bool {
         self.reply.is_wanted()
@@ -177,7 +177,7 @@ impl Drop for Reply {
 /// What is to be offered, by executor, in batches: for each of them somebody is on the way who offers it.
 #[derive(Default)]
 pub(in crate::unit::durable) struct Batches {
-    waiting: Mutex<HashMap<NodeId, VecDeque<Vec<Parcel>>>>,
+    waiting: Mutex<HashMap<NodeId, VecDeque<Vec<Part>>>>,
     offered: AtomicU64,
     releases: AtomicU64,
 }
@@ -194,22 +194,22 @@ impl Batches {
     }
 
     /// `true`: a batch begins with this one, and the caller has it offered.
-    fn push(&self, executor: &NodeId, parcel: Parcel) -> bool {
+    fn push(&self, executor: &NodeId, part: Part) -> bool {
         let mut executors = self.waiting.lock();
         let Some(batches) = executors.get_mut(executor) else {
-            executors.insert(executor.clone(), VecDeque::from([vec![parcel]]));
+            executors.insert(executor.clone(), VecDeque::from([vec![part]]));
             return true;
         };
         if let Some(last) = batches.back_mut().filter(|last| last.len() < MAX_BATCH) {
-            last.push(parcel);
+            last.push(part);
             return false;
         }
-        batches.push_back(vec![parcel]);
+        batches.push_back(vec![part]);
         true
     }
 
     /// The batch that has waited longest.
-    fn take(&self, executor: &NodeId) -> Vec<Parcel> {
+    fn take(&self, executor: &NodeId) -> Vec<Part> {
         let mut executors = self.waiting.lock();
         let Some(batches) = executors.get_mut(executor) else {
             return Vec::new();
@@ -234,8 +234,8 @@ impl Work {
     }
 
     /// Offers a unit together with those that are offered to the same executor in this moment.
-    pub(in crate::unit::durable) fn offer_with_others(self: &Arc<Self>, executor: &NodeId, parcel: Parcel) {
-        if self.batches.push(executor, parcel) {
+    pub(in crate::unit::durable) fn offer_with_others(self: &Arc<Self>, executor: &NodeId, part: Part) {
+        if self.batches.push(executor, part) {
             let (work, executor) = (self.clone(), executor.clone());
             self.spawn(async move { work.offer_batch(&executor).await });
         }
@@ -291,21 +291,21 @@ impl Work {
 
 /// Reaches the executor of a batch; answers with what `reach` has, and with those units that still want it then. `None`: nobody does.
 async fn reach_for<T>(
-    mut batch: Vec<Parcel>,
+    mut batch: Vec<Part>,
     reach: impl Future<Output = Result<T, String>>,
-) -> Option<(T, Vec<Parcel>)> {
-    batch.retain(Parcel::is_wanted);
+) -> Option<(T, Vec<Part>)> {
+    batch.retain(Part::is_wanted);
     if batch.is_empty() {
         return None;
     }
     match reach.await {
         Ok(reached) => {
             // Again: it may have taken a while.
-            batch.retain(Parcel::is_wanted);
+            batch.retain(Part::is_wanted);
             (!batch.is_empty()).then_some((reached, batch))
         }
         Err(why) => {
-            unreachable(batch.into_iter().map(|parcel| parcel.reply), &why);
+            unreachable(batch.into_iter().map(|part| part.reply), &why);
             None
         }
     }
@@ -319,17 +319,17 @@ fn unreachable(replies: impl IntoIterator<Item = Reply>, why: &str) {
 }
 
 /// Gathers all that is to be sent.
-fn gather(sender: &mut PipeSender, releases: &Sent, batch: Vec<Parcel>) -> Vec<Reply> {
+fn gather(sender: &mut PipeSender, releases: &Sent, batch: Vec<Part>) -> Vec<Reply> {
     sender.put(FrameType::Batch, &releases.batch());
     let now = now_ms();
-    let put = |(number, mut parcel): (u32, Parcel)| {
+    let put = |(number, mut part): (u32, Part)| {
         sender.turn_to(number);
-        let (unit, payload) = (parcel.reply.active.unit, mem::take(&mut parcel.payload));
+        let (unit, payload) = (part.reply.active.unit, mem::take(&mut part.payload));
         sender.put(
             FrameType::Parcel,
-            &parcel.order.parcel(unit, parcel.offer, now, payload),
+            &part.order.parcel(unit, part.offer, now, payload),
         );
-        parcel.reply
+        part.reply
     };
     (1..).zip(batch).map(put).collect()
 }
@@ -346,10 +346,10 @@ async fn hear(
             Item::Frame(frame) if frame.unit == 0 && frame.frame_type() == Some(FrameType::ReleasedUnits) => {
                 let units = codec::decode(&frame.body);
                 let ReleasedUnits(units) = units.map_err(|error| LinkError::Protocol(error.to_string()))?;
-                released.extend(units);
-                if released.len() > MAX_RELEASES {
+                if released.len() + units.len() > MAX_RELEASES {
                     return Err(LinkError::Protocol("too much is released".to_owned()));
                 }
+                released.extend(units);
                 continue;
             }
             _ => {}

@@ -28,13 +28,13 @@ fn executor() -> NodeId {
     NodeId::parse("e").unwrap()
 }
 
-fn parcel() -> (Parcel, Talk) {
+fn part() -> (Part, Talk) {
     let order = order(0, 0);
     let machine = DurableOrigin::submit(order.clone(), None, OriginTimings::default(), 1);
     let active = Active::new(UnitId(uuid::Uuid::now_v7()), &machine, 0, Vec::new());
     let line = Arc::<Line>::default();
     let placed = Arc::<Outstanding>::default().place(&executor());
-    let parcel = Parcel {
+    let part = Part {
         order: Arc::new(order),
         offer: Offer {
             number: 1,
@@ -43,7 +43,7 @@ fn parcel() -> (Parcel, Talk) {
         payload: Bytes::new(),
         reply: Reply::new(Arc::new(active), line.clone(), 5),
     };
-    (parcel, Talk::in_batch(5, line, placed))
+    (part, Talk::in_batch(5, line, placed))
 }
 
 fn piece(serial: u64, bytes: usize) -> Item {
@@ -74,8 +74,8 @@ fn what_comes_meanwhile_goes_together_in_bounded_batches() {
     let batches = Batches::default();
     let mut talks = Vec::new();
     for at in 0..MAX_BATCH + 2 {
-        let (parcel, talk) = parcel();
-        let begins = batches.push(&executor(), parcel);
+        let (part, talk) = part();
+        let begins = batches.push(&executor(), part);
         assert_eq!(begins, at % MAX_BATCH == 0, "one offers each batch");
         talks.push(talk);
     }
@@ -93,12 +93,12 @@ fn what_comes_meanwhile_goes_together_in_bounded_batches() {
 
 #[test]
 fn a_unit_hears_its_own_words_up_to_the_last() {
-    let (mut parcel, talk) = parcel();
+    let (mut part, talk) = part();
     let end = Item::Frame(Frame::cbor(FrameType::Over, 1, &Over(eof())));
     for item in [accepted(), piece(1, 3), end.clone(), end, piece(2, 3)] {
-        parcel.reply.hear(item);
+        part.reply.hear(item);
     }
-    drop(parcel);
+    drop(part);
     let Item::Response { piece, .. } = piece(1, 3) else {
         unreachable!()
     };
@@ -114,9 +114,9 @@ fn a_unit_hears_its_own_words_up_to_the_last() {
 fn what_is_told_of_a_unit_says_that_it_is_accepted() {
     let end = Item::Frame(Frame::cbor(FrameType::Over, 1, &Over(eof())));
     for first in [piece(1, 3), end] {
-        let (mut parcel, talk) = parcel();
-        parcel.reply.hear(first.clone());
-        parcel.reply.hear(accepted());
+        let (mut part, talk) = part();
+        part.reply.hear(first.clone());
+        part.reply.hear(accepted());
         let said = heard(&talk);
         assert_eq!(said[0], OriginInput::Accepted(5), "{first:?}");
         let accepted = |word: &&OriginInput| matches!(word, OriginInput::Accepted(_));
@@ -126,10 +126,9 @@ fn what_is_told_of_a_unit_says_that_it_is_accepted() {
 
 #[test]
 fn a_unit_that_is_not_over_is_asked_for() {
-    let (mut parcel, talk) = parcel();
-    parcel.reply.hear(accepted());
-    parcel
-        .reply
+    let (mut part, talk) = part();
+    part.reply.hear(accepted());
+    part.reply
         .hear(Item::Frame(Frame::new(FrameType::Unfinished, 1, Bytes::new())));
     let said = heard(&talk);
     assert!(
@@ -153,8 +152,8 @@ fn what_has_no_place_in_a_batch_ends_its_unit() {
         payload,
     ];
     for item in wrong {
-        let (mut parcel, talk) = parcel();
-        parcel.reply.hear(item.clone());
+        let (mut part, talk) = part();
+        part.reply.hear(item.clone());
         let said = heard(&talk);
         assert!(
             matches!(said[..], [OriginInput::Fault(5, Kind::Protocol, _)]),
@@ -166,13 +165,13 @@ fn what_has_no_place_in_a_batch_ends_its_unit() {
 #[test]
 fn what_is_too_much_for_a_batch_is_asked_for() {
     for (count, bytes) in [(MAX_PIECES, 0), (1, MAX_BATCHED_RESPONSE_BYTES)] {
-        let (mut parcel, talk) = parcel();
+        let (mut part, talk) = part();
         for serial in 1..=count as u64 {
-            parcel.reply.hear(piece(serial, bytes));
+            part.reply.hear(piece(serial, bytes));
         }
         assert_eq!(heard(&talk).len(), 1 + count, "accepted, and all that may be");
         for _ in 0..9 {
-            parcel.reply.hear(piece(1, 1));
+            part.reply.hear(piece(1, 1));
         }
         assert!(matches!(heard(&talk)[..], [OriginInput::Broken(5, _)]));
     }
@@ -180,9 +179,9 @@ fn what_is_too_much_for_a_batch_is_asked_for() {
 
 #[test]
 fn a_second_acceptance_is_a_fault_and_nothing_follows() {
-    let (mut parcel, talk) = parcel();
+    let (mut part, talk) = part();
     for _ in 0..9 {
-        parcel.reply.hear(accepted());
+        part.reply.hear(accepted());
     }
     let said = heard(&talk);
     assert!(
@@ -196,36 +195,36 @@ fn a_second_acceptance_is_a_fault_and_nothing_follows() {
 
 #[test]
 fn a_unit_that_has_turned_away_is_neither_offered_nor_told() {
-    let (mut parcel, talk) = parcel();
-    assert!(parcel.reply.is_wanted());
+    let (mut part, talk) = part();
+    assert!(part.reply.is_wanted());
     drop(talk);
-    assert!(!parcel.reply.is_wanted());
+    assert!(!part.reply.is_wanted());
     for serial in 1..9 {
-        parcel.reply.hear(piece(serial, 1));
+        part.reply.hear(piece(serial, 1));
     }
-    assert!(parcel.reply.line.next().is_none());
+    assert!(part.reply.line.next().is_none());
 }
 
 #[tokio::test]
 async fn only_units_that_still_want_it_are_offered_once_the_executor_is_reached() {
-    let ((stays, _stays), (turns, turning)) = (parcel(), parcel());
+    let ((stays, _stays), (turns, turning)) = (part(), part());
     let unit = stays.reply.active.unit;
     let reach = async {
         drop(turning);
         Ok("reached")
     };
     let (reached, batch) = reach_for(vec![turns, stays], reach).await.unwrap();
-    let units: Vec<_> = batch.iter().map(|parcel| parcel.reply.active.unit).collect();
+    let units: Vec<_> = batch.iter().map(|part| part.reply.active.unit).collect();
     assert_eq!((reached, units), ("reached", vec![unit]));
 
-    let (turns, turning) = parcel();
+    let (turns, turning) = part();
     let reach = async {
         drop(turning);
         Ok(())
     };
     assert!(reach_for(vec![turns], reach).await.is_none());
 
-    let (turned, turning) = parcel();
+    let (turned, turning) = part();
     drop(turning);
     let reach = async { panic!("nobody wants to reach it") };
     assert!(reach_for::<()>(vec![turned], reach).await.is_none());
@@ -233,9 +232,9 @@ async fn only_units_that_still_want_it_are_offered_once_the_executor_is_reached(
 
 #[tokio::test]
 async fn units_hear_that_their_executor_is_unreachable() {
-    let (parcel, talk) = parcel();
+    let (part, talk) = part();
     let reach = async { Err("no route".to_owned()) };
-    assert!(reach_for::<()>(vec![parcel], reach).await.is_none());
+    assert!(reach_for::<()>(vec![part], reach).await.is_none());
     let said = heard(&talk);
     assert!(
         matches!(&said[..], [OriginInput::Unreachable(5, why)] if why == "no route"),
@@ -266,8 +265,8 @@ fn what_counts_as_small_fits() {
         life: Incarnation(u64::MAX),
     };
     let payload = Bytes::from(vec![0; largest.payload_bytes as usize]);
-    let parcel = largest.parcel(UnitId(uuid::Uuid::max()), offer, 0, payload);
-    let body = Frame::cbor(FrameType::Parcel, 1, &parcel).body.len();
+    let part = largest.parcel(UnitId(uuid::Uuid::max()), offer, 0, payload);
+    let body = Frame::cbor(FrameType::Parcel, 1, &part).body.len();
     assert!(body <= MAX_BATCHED_BYTES, "{body}");
 }
 
@@ -278,9 +277,9 @@ async fn what_is_released_along_is_heard_of_beside_the_units() {
         let units = ReleasedUnits(vec![unit; count]);
         Item::Frame(Frame::cbor(FrameType::ReleasedUnits, 0, &units))
     };
-    let (mut released, (parcel, talk)) = (Vec::new(), parcel());
+    let (mut released, (part, talk)) = (Vec::new(), part());
     let mut receiver = PipeReceiver::of(VecDeque::from([words(2), piece(1, 3)]));
-    hear(&mut receiver, &mut [parcel.reply], &mut released)
+    hear(&mut receiver, &mut [part.reply], &mut released)
         .await
         .unwrap();
     assert_eq!(released, [unit; 2]);
@@ -295,8 +294,10 @@ async fn what_is_released_along_is_heard_of_beside_the_units() {
     let broken = Item::Frame(Frame::new(FrameType::ReleasedUnits, 0, Bytes::new()));
     for (items, why) in [(too_many, "too much"), (VecDeque::from([broken]), "malformed")] {
         let mut receiver = PipeReceiver::of(items);
-        let error = hear(&mut receiver, &mut [], &mut Vec::new()).await.unwrap_err();
+        let mut released = Vec::new();
+        let error = hear(&mut receiver, &mut [], &mut released).await.unwrap_err();
         assert!(error.to_string().contains(why), "{error}");
+        assert!(released.len() <= MAX_RELEASES);
     }
 }
 
@@ -313,8 +314,8 @@ async fn a_number_that_the_batch_does_not_have_breaks_it_off() {
             ..Frame::new(FrameType::Batch, number, Bytes::new())
         };
         let mut receiver = PipeReceiver::of(VecDeque::from([Item::Frame(newer), item]));
-        let (parcel, _talk) = parcel();
-        let error = hear(&mut receiver, &mut [parcel.reply], &mut Vec::new())
+        let (part, _talk) = part();
+        let error = hear(&mut receiver, &mut [part.reply], &mut Vec::new())
             .await
             .unwrap_err();
         assert!(error.to_string().contains("in a batch of 1"), "{error}");
