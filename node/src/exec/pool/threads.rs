@@ -75,8 +75,8 @@ impl Pool {
 
     /// Blocks until there is a unit to run; `None` once the pool is closed.
     ///
-    /// Looks around for a moment before it sleeps: under load the next unit comes sooner than a sleeping thread
-    /// could be woken.
+    /// Looks around for a moment before it sleeps, unless that has found nothing of late: under a steady load the next unit comes
+    /// sooner than a sleeping thread could be woken.
     fn take(&self) -> Option<Arc<Unit>> {
         let mut state = self.state.lock();
         let mut seek = true;
@@ -90,9 +90,9 @@ impl Pool {
             }
             if seek && state.looks.pay() {
                 state.seeking += 1;
-                MutexGuard::unlocked(&mut state, || self.seek());
+                // Another thread may be there first: it paid to look all the same.
+                let found = MutexGuard::unlocked(&mut state, || self.seek());
                 state.seeking -= 1;
-                let found = !state.ready.is_empty();
                 state.looks.note(found);
                 seek = false;
                 continue;
@@ -105,10 +105,16 @@ impl Pool {
         }
     }
 
-    /// Waits until there may be a unit to run, for [`SEEK`] at most, giving way to all other threads.
-    fn seek(&self) {
+    /// Waits until there may be a unit to run, for [`SEEK`] at most, giving way to all other threads. `false`: none has come.
+    fn seek(&self) -> bool {
         let until = Instant::now() + SEEK;
-        while self.ready_hint.load(Ordering::Relaxed) == 0 && Instant::now() < until {
+        loop {
+            if self.ready_hint.load(Ordering::Relaxed) > 0 {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
             thread::yield_now();
         }
     }

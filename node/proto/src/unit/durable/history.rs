@@ -31,7 +31,7 @@ pub struct OriginHistory {
     forgotten: bool,
     /// Executors that do not know yet that they are given up or that the unit has ended.
     owed: Vec<(NodeId, u32)>,
-    /// Records that it was made of, but for those that do not count.
+    /// Records that it has taken, but for those behind the end that say nothing new.
     steps: u32,
 }
 
@@ -125,7 +125,7 @@ impl OriginHistory {
         self.owed.push((executor.clone(), offer.number));
     }
 
-    /// Rises with each record that changes it.
+    /// Rises with each record that may change it.
     pub fn steps(&self) -> u32 {
         self.steps
     }
@@ -267,7 +267,12 @@ mod tests {
             let folded = OriginHistory::fold(all.clone()).unwrap();
             let cut = cut.clamp(1, all.len());
             let mut applied = OriginHistory::fold(all[..cut].to_vec()).unwrap();
-            all[cut..].iter().for_each(|record| applied.apply(record));
+            for record in &all[cut..] {
+                let before = applied.clone();
+                applied.apply(record);
+                let unchanged = OriginHistory { steps: before.steps, ..applied.clone() } == before;
+                prop_assert!(unchanged || applied.steps > before.steps, "followers miss {:?}", record);
+            }
             prop_assert_eq!(&folded, &applied);
             let first_end = all.iter().find_map(|record| match record {
                 OriginRecord::Ended { eof, .. } => Some(eof),
