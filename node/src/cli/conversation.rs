@@ -23,12 +23,11 @@ use super::output::Output;
 use super::payload::Payload;
 use super::printer::{Event, Printer};
 use super::progress::Progress;
+use super::silence::Silence;
 use crate::control::client::{ClientError, UnitSender};
 
 /// How long the end of a cancelled unit is awaited whose responses nobody reads any more, or whose node is away.
 const UNREAD_END: Duration = Duration::from_secs(5);
-/// How long somebody at a terminal waits for a durable unit that sends nothing before they are told where it is.
-const SILENCE: Duration = Duration::from_secs(2);
 /// How long what is left of an ended unit's output may take to be written after Ctrl-C.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -134,7 +133,10 @@ impl Conversation {
         let mut interrupted = false;
         let mut unread = false;
         let mut give_up: Option<Instant> = None;
-        let mut tell = (durable && progress.is_shown()).then(|| Instant::now() + SILENCE);
+        let mut silence = Silence::new(durable && progress.is_shown());
+        if leaves {
+            silence.begin(Instant::now());
+        }
 
         while broken.is_none() && (state.end.is_none() || waiting.is_some()) {
             if waiting.is_some() && printer.is_none() {
@@ -148,12 +150,14 @@ impl Conversation {
                 heard = line.next(), if waiting.is_none() && state.end.is_none() => match heard {
                     Err(error) => broken = Some(state.broken(error)),
                     Ok(Heard::Away) => {
+                        silence.pause();
                         progress.say("the node is away; reconnecting...");
                         if state.stopped.is_some() {
                             give_up.get_or_insert(Instant::now() + UNREAD_END);
                         }
                     }
                     Ok(Heard::Back(sender)) => {
+                        silence.begin(Instant::now());
                         upload.set(self::upload(sender, None, &stop, &progress));
                         uploading = true;
                     }
@@ -161,9 +165,7 @@ impl Conversation {
                         if let OriginEvent::Piece(piece) = &event {
                             progress.received(piece.data.len());
                         }
-                        if matches!(event, OriginEvent::Piece(_)) {
-                            tell = None;
-                        }
+                        silence.hear(&event, Instant::now());
                         waiting = state.take(event, leaves).filter(|event| {
                             let written = writes_all || matches!(event, Event::Piece(_));
                             written && (state.stopped.is_none() || writes_all) && !unread
@@ -198,8 +200,8 @@ impl Conversation {
                         state.stopped.get_or_insert(Stopped::Payload(error));
                     }
                 }
-                () = until(tell), if state.end.is_none() && !state.unsure => {
-                    tell = None;
+                () = until(silence.ends_at()), if state.end.is_none() && state.stopped.is_none() => {
+                    silence.told();
                     progress.say(&state.place());
                 }
                 () = until(give_up), if state.end.is_none() => {
@@ -287,7 +289,7 @@ impl Progressed {
     fn place(&self) -> String {
         let unit = self.unit;
         match &self.executor {
-            None => format!("unit {unit} waits; `node work show {unit}` says why"),
+            None => format!("unit {unit} is not accepted yet; `node work show {unit}` says why"),
             Some(executor) => format!("unit {unit} is on {executor}"),
         }
     }

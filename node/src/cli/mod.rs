@@ -35,6 +35,7 @@ mod payload;
 mod ping;
 mod printer;
 mod progress;
+mod silence;
 mod status;
 mod submit;
 mod text;

@@ -118,7 +118,7 @@ fn durable(kept: Option<&DurableReport>) -> String {
         return "no units are kept here".to_owned();
     };
     let mut line = format!(
-        "{}, {} not ended, {} of others; {} of {}",
+        "{}, {} not ended, {} as executor; {} of {}",
         text::count(kept.units, "unit"),
         kept.unended,
         kept.hosted,
@@ -204,7 +204,7 @@ mod tests {
 version      0.1.0, up 1m 30s
 listens      127.0.0.1:8888
 pool         0 of 8 slots running, 0 of 64 queued
-durable      12 units, 3 not ended, 2 of others; 1.5 KiB of 16.0 GiB
+durable      12 units, 3 not ended, 2 as executor; 1.5 KiB of 16.0 GiB
 forwarded    1 packet, 1.5 KiB, 0 dropped
 certificate  valid until 2027-01-01
 workers      echo:bytes sys:info

@@ -74,7 +74,7 @@ pub struct DurableReport {
     pub units: u64,
     /// Of these, those that have not ended for all concerned.
     pub unended: u64,
-    /// Units of others that it runs, or whose end it keeps until their origins have it.
+    /// Units that it runs, or whose end it keeps until their origins have it; its own among them.
     pub hosted: u64,
     /// Bytes that the store takes.
     pub bytes: u64,

@@ -39,7 +39,7 @@ fn who_waits_at_a_terminal_is_told_where_the_unit_is() {
     let _closed = ours.read_to_end(&mut seen);
     let seen = String::from_utf8_lossy(&seen);
     let told = format!(
-        "node: unit {id} waits; `node work show {id}` says why",
+        "node: unit {id} is not accepted yet; `node work show {id}` says why",
         id = task.id
     );
     assert_eq!(seen.matches(&told).count(), 1, "{seen}");
