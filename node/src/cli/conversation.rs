@@ -1,5 +1,6 @@
 //! A unit as the command line holds it: payload out, responses to a sink, until its one end; stopped by Ctrl-C, by a
-//! sink that nobody reads any more, or by a payload that can't be read. Says on stderr only that a node is away, and at a terminal where a durable unit is that sends nothing.
+//! sink that nobody reads any more, or by a payload that can't be read. Says on stderr only that a node is away,
+//! and at a terminal where a durable unit is that sends nothing.
 
 use std::fmt;
 use std::future::Future;

@@ -24,8 +24,8 @@ pub(super) struct Versions {
 }
 
 impl Versions {
-    /// This program's own.
-    pub(super) const OWN: Self = Self { oldest: 1, known: 1 };
+    /// This program's own. The second one has records that programs of the first can't read.
+    pub(super) const OWN: Self = Self { oldest: 1, known: 2 };
 }
 
 /// What the files say of the store as a whole.

@@ -40,7 +40,7 @@ pub(crate) mod eof {
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 
     use super::Row;
-    use crate::wire::unit::{Eof, Kind, Outcome};
+    use crate::wire::unit::Eof;
 
     pub(crate) fn serialize<S: Serializer>(eof: &Eof, serializer: S) -> Result<S::Ok, S::Error> {
         let Eof {
@@ -56,18 +56,7 @@ pub(crate) mod eof {
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Eof, D::Error> {
-        type Fields = (Outcome, Kind, String, u64, u64, u64, u64);
-        let Row(fields) = Row::<Fields>::deserialize(deserializer)?;
-        let (outcome, kind, message, responses, bytes, digest, duration_ms) = fields;
-        Ok(Eof {
-            outcome,
-            kind,
-            message,
-            responses,
-            bytes,
-            digest,
-            duration_ms,
-        })
+        Row::deserialize(deserializer).map(|Row(eof)| eof)
     }
 }
 

@@ -55,7 +55,7 @@ async fn a_program_of_the_next_version_takes_the_store_over_and_this_one_refuses
     let (store, found) = Store::open_as(Arc::new(disk.clone()), small(), next).unwrap();
     assert_eq!(found, units);
     assert!(
-        text(&disk).starts_with("workmesh-store 2\nmark "),
+        text(&disk).starts_with("workmesh-store 3\nmark "),
         "{}",
         text(&disk)
     );
@@ -70,10 +70,10 @@ async fn a_program_of_the_next_version_takes_the_store_over_and_this_one_refuses
         disk.content(LOG_FILE),
     );
     let error = open_on(&disk).err().unwrap();
-    assert!(matches!(error, StoreError::Newer { found: 2, known: 1 }));
+    assert!(matches!(error, StoreError::Newer { found: 3, known: 2 }));
     assert_eq!(
         error.to_string(),
-        "the store has version 2, this program knows versions up to 1: start the newer program again, or move the store away"
+        "the store has version 3, this program knows versions up to 2: start the newer program again, or move the store away"
     );
     let after = (
         disk.content("FORMAT"),
@@ -84,9 +84,9 @@ async fn a_program_of_the_next_version_takes_the_store_over_and_this_one_refuses
     let (store, found) = Store::open_as(Arc::new(disk.clone()), small(), next).unwrap();
     assert_eq!(found.len(), units.len() + 1);
     store.close().await;
-    // One that does not read the first version any more.
+    // One that does not read this version any more.
     let (disk, _) = some_units().await;
-    let later = Versions { oldest: 2, known: 3 };
+    let later = Versions { oldest: 3, known: 4 };
     let error = Store::open_as(Arc::new(disk), small(), later).err().unwrap();
     assert!(matches!(error, StoreError::Unreadable { .. }), "{error}");
 }
@@ -185,7 +185,7 @@ async fn without_a_list_the_mark_comes_from_the_segments_or_the_store_is_refused
         }
         let error = open_on(&disk).err().unwrap().to_string();
         assert!(
-            error.contains("FORMAT: expected `workmesh-store 1`, found"),
+            error.contains("FORMAT: expected `workmesh-store 2`, found"),
             "{error}"
         );
         assert!(
