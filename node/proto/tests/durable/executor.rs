@@ -145,14 +145,8 @@ impl World {
                 }
             }
             Ask::Release(number) => {
-                let answer = self.executors[e].table.release(id, &origin, number, now);
-                match answer {
-                    ReleaseAnswer::Forget(held) => self.forget(e, unit, held, number),
-                    ReleaseAnswer::Nothing => self.ledger.see("released what was not there"),
-                    ReleaseAnswer::Later => {
-                        self.ledger.see("release put off");
-                        return self.cut(talk, true);
-                    }
+                if !self.let_go(e, unit, number) {
+                    return self.cut(talk, true);
                 }
                 if !self.executors[e].up {
                     return;
@@ -164,9 +158,31 @@ impl World {
         }
     }
 
+    /// `false`: not now.
+    fn let_go(&mut self, e: usize, unit: usize, number: u32) -> bool {
+        let (id, origin) = (self.plan.units[unit].id, self.origin.name.clone());
+        let answer = self.executors[e].table.release(id, &origin, number, self.now);
+        match answer {
+            ReleaseAnswer::Forget(held) => self.forget(e, unit, held, number),
+            ReleaseAnswer::Nothing => self.ledger.see("released what was not there"),
+            ReleaseAnswer::Later => {
+                self.ledger.see("release put off");
+                return false;
+            }
+        }
+        true
+    }
+
     fn hear_submit(&mut self, talk: u64, e: usize, unit: usize, offer: Offer) {
         let id = self.plan.units[unit].id;
         let origin = self.origin.name.clone();
+        if self.executors[e].table.replaces(id, &origin, offer) {
+            self.ledger.see("a later offer released the earlier one");
+            self.let_go(e, unit, offer.number - 1);
+            if !self.executors[e].up {
+                return;
+            }
+        }
         let refused = if self.executors[e].draining {
             Some((Kind::Draining, "shuts down".to_owned()))
         } else if self.is_rough() && self.rng.chance(4) {

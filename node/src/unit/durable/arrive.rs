@@ -130,7 +130,7 @@ impl Host {
             let message = "a durable submission without an offer, or without its payload's length";
             return Err(refused(Kind::Protocol, message).into());
         };
-        let hosted = self.reserve(peer, submit.unit, offer)?;
+        let hosted = self.reserve_anew(peer, submit.unit, offer).await?;
         let place = Place {
             host: self,
             hosted: hosted.clone(),

@@ -122,6 +122,23 @@ impl Host {
         }
     }
 
+    /// The same, once nothing is left of an earlier offer: that it is over is said with the later one.
+    pub(super) async fn reserve_anew(
+        &self,
+        peer: &NodeId,
+        unit: UnitId,
+        offer: Offer,
+    ) -> Result<Arc<Hosted>, Refused> {
+        let taken = self.reserve(peer, unit, offer);
+        if taken.is_ok() || !self.table.lock().replaces(unit, peer, offer) {
+            return taken;
+        }
+        match self.release(peer, unit, offer.number.saturating_sub(1)).await {
+            true => self.reserve(peer, unit, offer),
+            false => taken,
+        }
+    }
+
     /// The unit's payload is complete: it may be taken, unless its origin has turned away from the offer.
     pub(super) fn may_take(&self, unit: UnitId, offer: Offer) -> Result<(), Refused> {
         let taken = self.table.lock().take(unit, offer).map(drop);

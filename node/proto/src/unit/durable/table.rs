@@ -162,6 +162,13 @@ impl<T> ExecutorTable<T> {
         Ok(())
     }
 
+    /// Whether the offer takes the place of an earlier one, which is here: whoever offers again wants nothing of it any more. It is to
+    /// be released before the offer is submitted.
+    pub fn replaces(&self, unit: UnitId, origin: &NodeId, offer: Offer) -> bool {
+        let earlier = |held: &Held<T>| held.origin == *origin && held.offer.number < offer.number;
+        offer.life == self.life && self.held.get(&unit).is_some_and(earlier)
+    }
+
     /// Whether the offer still arrives: otherwise its payload is of no use.
     pub fn is_arriving(&self, unit: UnitId, offer: Offer) -> bool {
         self.held

@@ -125,6 +125,18 @@ fn an_old_question_does_not_harm_a_later_offer() {
 }
 
 #[test]
+fn only_a_later_offer_of_the_same_origin_to_this_life_replaces_one() {
+    let (mut table, origin) = (table(), node("O"));
+    assert!(!table.replaces(unit(1), &origin, offer(2)), "nothing is here");
+    table.submit(unit(1), &origin, offer(2), || "two").unwrap();
+    let replaces = [1, 2, 3].map(|number| table.replaces(unit(1), &origin, offer(number)));
+    assert_eq!(replaces, [false, false, true]);
+    assert!(!table.replaces(unit(1), &node("other"), offer(3)));
+    let life = Incarnation(offer(3).life.0 + 1);
+    assert!(!table.replaces(unit(1), &origin, Offer { number: 3, life }));
+}
+
+#[test]
 fn a_unit_that_was_forgotten_is_lost_to_its_origin_until_it_is_released() {
     let (mut table, origin, other) = (table(), node("O"), node("P"));
     table.submit(unit(1), &origin, offer(1), || "arriving").unwrap();

@@ -14,7 +14,7 @@ async fn a_unit_is_released_once_it_is_removed() {
     let rig = rig_on(&disk);
     let unit = submit("echo:buffer", 3);
     assert_eq!(rig.run(&unit, b"123").await.end(), Some(Kind::Ok));
-    disk.fault(no_writes(1));
+    disk.fault(no_writes(2));
     let said = rig.ask_to_release(&unit).await.hear().await;
     assert_eq!((said.frames, rig.host.count()), (vec![], 1));
     let next = submit_as(&unit, 2);
@@ -22,6 +22,19 @@ async fn a_unit_is_released_once_it_is_removed() {
     rig.release(&unit).await;
     assert_eq!((rig.host.count(), rig.host.store.usage().keys), (0, 0));
     assert_eq!(rig.run(&next, b"123").await.bytes, b"123");
+}
+
+#[tokio::test]
+async fn a_later_offer_releases_the_one_before() {
+    let rig = rig();
+    let unit = submit("echo:buffer", 3);
+    assert_eq!(rig.run(&unit, b"123").await.bytes, b"123");
+    let next = submit_as(&unit, 2);
+    assert_eq!(rig.run(&next, b"456").await.bytes, b"456");
+    assert_eq!((rig.host.count(), rig.host.store.usage().keys), (1, 1));
+    rig.release(&unit).await;
+    assert_eq!(rig.host.count(), 1, "it was another offer's");
+    assert_eq!(rig.run(&unit, b"123").await.refused, Some(Kind::Duplicate));
 }
 
 #[tokio::test]
