@@ -151,9 +151,22 @@ fn closed_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
         .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// What went wrong and why, each once: many an error's text ends with that of its cause.
+fn causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// The line for an error of a verb; `None` if there is nothing to say, as when the reader of a pipe has gone.
 pub(crate) fn line(error: &anyhow::Error) -> Option<String> {
-    let text = format!("{error:#}");
+    let text = causes(error);
     let quiet = text.is_empty() || of_error(error) == OK;
     (!quiet).then(|| format!("node: {}", text::one_line(&text)))
 }
@@ -163,6 +176,17 @@ mod tests {
     use workmesh_proto::wire::query::Fault;
 
     use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let broken = io::Error::other("it is gone");
+        let error = anyhow::Error::from(ClientError::Io(broken)).context("asking");
+        let said = line(&error);
+        assert_eq!(
+            said.as_deref(),
+            Some("node: asking: the connection to the node broke: it is gone")
+        );
+    }
 
     #[test]
     fn a_full_disk_is_no_mistake_in_the_setup() {
