@@ -111,6 +111,28 @@ fn the_same_id_twice_is_one_unit() {
 }
 
 #[test]
+fn a_client_that_begins_behind_the_last_response_sees_the_end_alone() {
+    let mesh = line(&["A", "E"]);
+    let task = Task::new(&mesh).responses(3, 1000).slowly(500, 20);
+    task.detach(&mesh, "A", &["--to", "E"]).ok();
+    for when in ["while it runs", "when it has ended"] {
+        let seen = mesh
+            .at("A", &["work", "attach", &task.id, "--from", "5", "--json"])
+            .ok();
+        let end = only_end(&seen);
+        assert_eq!(
+            (&end["outcome"], &end["responses"]),
+            (&"succeeded".into(), &3.into()),
+            "{when}"
+        );
+        let mut told = seen.json_lines();
+        told.retain(|object| object["type"] == "response");
+        assert!(told.is_empty(), "{when}: {told:?}");
+    }
+    task.succeeded(&mesh, "A");
+}
+
+#[test]
 fn the_id_of_a_unit_that_is_not_durable_is_no_durable_ones() {
     let mesh = line(&["A", "E"]);
     let task = Task::new(&mesh).responses(3, 1000);

@@ -75,8 +75,8 @@ enum Before {
     Nothing,
     /// How many bytes they have.
     Length,
-    /// How many there are.
-    Count,
+    /// How many there are, unless the unit has fewer: then none is seen.
+    Count(u64),
 }
 
 impl OriginUnit {
@@ -101,7 +101,7 @@ impl OriginUnit {
         let before = match attach.bytes {
             _ if position == Position::default() => Before::Nothing,
             Some(_) => Before::Length,
-            None => Before::Count,
+            None => Before::Count(attach.responses),
         };
         Self {
             tally: ResponseTally::after(position),
@@ -141,7 +141,7 @@ impl OriginUnit {
             self.talk = Talk::Attached { follow };
         }
         let position = self.position();
-        let exact = self.before != Before::Count;
+        let exact = !matches!(self.before, Before::Count(_));
         self.again = if exact { 0 } else { self.in_response };
         Attach {
             unit,
@@ -368,7 +368,8 @@ impl OriginUnit {
         let fits = match self.before {
             Before::Nothing => eof.bytes == bytes && eof.digest == self.tally.digest(),
             Before::Length => eof.bytes == bytes,
-            Before::Count => eof.bytes >= bytes,
+            Before::Count(first) if first == responses && eof.responses < first => return Ok(()),
+            Before::Count(_) => eof.bytes >= bytes,
         };
         if fits && eof.responses == responses {
             Ok(())

@@ -56,7 +56,7 @@ struct What {
     /// Which unit
     #[arg(value_name = "ID", value_parser = super::unit)]
     unit: UnitId,
-    /// Begin with this response, counted from 1
+    /// Begin with this response, counted from 1; of a unit that has fewer in the end, nothing is printed
     #[arg(
         long,
         value_name = "SERIAL",

@@ -145,6 +145,13 @@ fn success_is_compared_with_what_was_seen() {
     assert!(arrive(from.clone(), &[(2, "tw")], end_of(&all, Kind::Ok)));
     assert!(!arrive(from.clone(), &[], end_of(&all, Kind::Ok)));
     assert!(!arrive(from, &[(2, "two"), (3, "")], end_of(&all, Kind::Ok)));
+    let behind = attach(4, None, true);
+    assert!(
+        arrive(behind.clone(), &[], end_of(&all, Kind::Ok)),
+        "none is left"
+    );
+    assert!(!arrive(behind, &[(5, "")], end_of(&all, Kind::Ok)));
+    assert!(!arrive(attach(4, Some(6), true), &[], end_of(&all, Kind::Ok)));
     // What did not succeed may have left less than was seen.
     assert!(arrive(
         first,
