@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use workmesh_proto::unit::durable::{
     DurableExecutor, EarlierStarts, ExecutorPhase, ExecutorTable, ReleaseAnswer, Resumed, TableLimits,
 };
@@ -133,10 +133,10 @@ impl Host {
         if taken.is_ok() || !self.table.lock().replaces(unit, peer, offer) {
             return taken;
         }
-        match self.release(peer, unit, offer.number.saturating_sub(1)).await {
-            true => self.reserve(peer, unit, offer),
-            false => taken,
-        }
+        debug!(%unit, number = offer.number, "a later offer of a unit takes its place");
+        // What could not be removed is still in that place.
+        let _gone = self.release(peer, unit, offer.number.saturating_sub(1)).await;
+        self.reserve(peer, unit, offer)
     }
 
     /// The unit's payload is complete: it may be taken, unless its origin has turned away from the offer.
