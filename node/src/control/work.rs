@@ -92,17 +92,6 @@ where
         let Fault { kind, message } = unknown(attach.unit);
         return refuse(Eof::without_responses(kind, message), writer).await;
     };
-    // A client that names bytes has had these responses; to any other one the end alone is told.
-    if let Some(responses) = attachment.responses_in_all()
-        && attach.bytes.is_some()
-        && attach.responses > responses
-    {
-        let message = format!(
-            "unit {} has ended with {responses} responses, where the client has had {}",
-            attach.unit, attach.responses
-        );
-        return refuse(Eof::without_responses(Kind::Protocol, message), writer).await;
-    }
     follow(work, attachment, reader, writer).await
 }
 

@@ -125,6 +125,8 @@ fn a_client_that_begins_behind_the_last_response_sees_the_end_alone() {
             (&"succeeded".into(), &3.into()),
             "{when}"
         );
+        let remark = "3 responses in all: none was left to begin with at 5";
+        assert!(seen.stderr.contains(remark), "{when}: {}", seen.stderr);
         let mut told = seen.json_lines();
         told.retain(|object| object["type"] == "response");
         assert!(told.is_empty(), "{when}: {told:?}");

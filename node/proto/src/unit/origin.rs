@@ -368,7 +368,9 @@ impl OriginUnit {
         let fits = match self.before {
             Before::Nothing => eof.bytes == bytes && eof.digest == self.tally.digest(),
             Before::Length => eof.bytes == bytes,
-            Before::Count(first) if first == responses && eof.responses < first => return Ok(()),
+            Before::Count(first) if (responses, bytes) == (first, 0) && eof.responses < first => {
+                return Ok(());
+            }
             Before::Count(_) => eof.bytes >= bytes,
         };
         if fits && eof.responses == responses {

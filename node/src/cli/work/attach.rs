@@ -1,15 +1,17 @@
 //! `node work attach` and `node work results`: the responses of a durable unit, and its end as the exit status.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 use workmesh_proto::UnitId;
 use workmesh_proto::wire::durable::Attach;
+use workmesh_proto::wire::unit::Outcome;
 
 use crate::cli::connect::{connect_node, redial};
 use crate::cli::conversation::{Conversation, Opening};
+use crate::cli::ended::End;
 use crate::cli::exit;
 use crate::cli::line::Way;
 use crate::cli::output::{Format, Output};
@@ -56,7 +58,7 @@ struct What {
     /// Which unit
     #[arg(value_name = "ID", value_parser = super::unit)]
     unit: UnitId,
-    /// Begin with this response, counted from 1; of a unit that has fewer in the end, nothing is printed
+    /// Begin with this response, counted from 1; of a unit that ends with fewer, no response is printed
     #[arg(
         long,
         value_name = "SERIAL",
@@ -90,14 +92,29 @@ impl What {
         };
         let conversation = self.conversation(follow, io::stdout().is_terminal());
         let ended = conversation.hold(way, stdout, interrupt()).await?;
+        if let Some(remark) = self.passed_over(&ended.end) {
+            // Nobody may read it.
+            let _unread = writeln!(io::stderr(), "node: {remark}");
+        }
         Ok(ExitCode::from(ended.report()?))
+    }
+
+    /// What to say of a success in which no response was left to print.
+    fn passed_over(&self, end: &End) -> Option<String> {
+        let End::Eof(eof) = end else { return None };
+        let behind = eof.outcome == Outcome::Succeeded && eof.responses < self.from - 1;
+        behind.then(|| {
+            let (unit, responses, from) = (self.unit, eof.responses, self.from);
+            format!("unit {unit} has {responses} responses in all: none was left to begin with at {from}")
+        })
     }
 
     fn conversation(&self, follow: bool, terminal: bool) -> Conversation {
         let format = if self.json {
             Some(Format::Json)
         } else {
-            self.format
+            // Of several responses, as the unit has: what is left of it is printed as the whole would be.
+            self.format.or((self.from > 1).then_some(Format::Lines))
         };
         Conversation {
             opening: Opening::Attach(Attach {

@@ -112,14 +112,6 @@ impl Attachment {
         self.unit
     }
 
-    /// How many responses the unit has, once it has ended.
-    pub(crate) fn responses_in_all(&self) -> Option<u64> {
-        match &self.source {
-            Source::Live(_, state) => state.borrow().end.as_ref().map(|eof| eof.responses),
-            Source::Ended(ended) => Some(ended.eof().responses),
-        }
-    }
-
     /// The next event; `None` after the last. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<AttachEvent> {
         if self.done {
