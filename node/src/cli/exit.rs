@@ -152,12 +152,12 @@ fn closed_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// What went wrong and why, each once: many an error's text ends with that of its cause.
-fn causes(error: &anyhow::Error) -> String {
+pub(crate) fn causes(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if text.is_empty() {
             text = cause;
-        } else if !text.ends_with(&cause) {
+        } else if text != cause && !text.ends_with(&format!(": {cause}")) {
             text = format!("{text}: {cause}");
         }
     }

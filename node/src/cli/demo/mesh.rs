@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cli::connect::Access;
+use crate::cli::exit::causes;
 use crate::unit::report::StatusReport;
 
 /// How long a node may take to listen, and a route to appear.
@@ -111,7 +112,7 @@ impl DemoMesh {
             let last = match asked.await {
                 Ok(status) if wanted(&status) => return Ok(status),
                 Ok(_) => String::new(),
-                Err(error) => format!(": {error:#}"),
+                Err(error) => format!(": {}", causes(&error)),
             };
             if started.elapsed() > PATIENCE {
                 bail!(
