@@ -3,7 +3,7 @@
 use std::io;
 
 use workmesh_proto::wire::durable::Unfinished;
-use workmesh_proto::wire::unit::{Eof, Kind};
+use workmesh_proto::wire::unit::{Eof, Kind, Outcome};
 use workmesh_proto::{NodeId, UnitId};
 
 use super::exit::{self, Failure};
@@ -110,8 +110,11 @@ fn unwritten(unit: UnitId, end: &End, error: &io::Error) -> Failure {
         return Failure::new(exit::CANCELLED, "");
     }
     let (before, after) = match end {
-        End::Left => ("its", ": the unit goes on"),
-        _ => ("cancelled, because its", ""),
+        End::Left | End::Unfinished(_) => ("its", ": the unit goes on".to_owned()),
+        End::Eof(eof) if eof.outcome != Outcome::Cancelled => {
+            ("its", format!("; the unit's end: {}", eof.outcome))
+        }
+        End::Eof(_) | End::Unanswered => ("cancelled, because its", String::new()),
     };
     let text = format!("unit {unit}: {before} responses can't be written: {error}{after}");
     Failure::new(exit::FAILED, text)
@@ -151,4 +154,46 @@ fn remedy(kind: Kind, chosen: bool, message: &str) -> Option<&'static str> {
         _ => return None,
     };
     (!message.contains(key)).then_some(remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use workmesh_proto::UnitId;
+
+    use super::*;
+
+    fn unwritten_at(end: End) -> String {
+        let full = io::Error::new(io::ErrorKind::StorageFull, "full");
+        unwritten(UnitId(uuid::Uuid::nil()), &end, &full).to_string()
+    }
+
+    #[test]
+    fn what_cant_be_written_is_not_taken_for_a_cancelled_unit() {
+        let eof = |kind| End::Eof(Eof::without_responses(kind, ""));
+        let unfinished = End::Unfinished(Unfinished {
+            state: "running".to_owned(),
+            reason: String::new(),
+        });
+        for (end, expected) in [
+            (
+                unfinished,
+                "its responses can't be written: full: the unit goes on",
+            ),
+            (
+                End::Left,
+                "its responses can't be written: full: the unit goes on",
+            ),
+            (
+                eof(Kind::Ok),
+                "its responses can't be written: full; the unit's end: succeeded",
+            ),
+            (
+                eof(Kind::Cancelled),
+                "cancelled, because its responses can't be written: full",
+            ),
+        ] {
+            let said = unwritten_at(end);
+            assert!(said.ends_with(expected), "{said}");
+        }
+    }
 }
