@@ -269,6 +269,8 @@ impl DurableOrigin {
             self.debts.owe(executor, offer.number, self.now, Some(append));
         }
         self.rerun_if_kept();
+        // How often its executor was sought in vain says nothing about the next one.
+        self.backoff.reset();
         self.wait(why);
     }
 

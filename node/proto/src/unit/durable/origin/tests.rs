@@ -299,6 +299,23 @@ fn an_idempotent_unit_that_was_lost_runs_again_and_its_first_responses_stay() {
 }
 
 #[test]
+fn a_unit_runs_again_at_once_however_long_its_executor_was_away() {
+    let mut unit = following(order(None, true));
+    unit.handle(OriginInput::Broken(1, "cut".into()), 1001);
+    let mut now = 1001;
+    for conversation in 2..8 {
+        unit.handle(OriginInput::Unreachable(conversation, "no route".into()), now);
+        now = unit.poll_timeout().unwrap();
+        unit.handle(OriginInput::Wake, now);
+    }
+    unit.handle(OriginInput::Refused(8, Kind::NodeLost, "restarted".into()), now);
+    assert_eq!(
+        (unit.phase(), unit.poll_timeout()),
+        (OriginPhase::Waiting, Some(now + 100))
+    );
+}
+
+#[test]
 fn deadline_and_cancel_end_a_unit_wherever_it_is() {
     let mut unit = offered(order(Some(5000), false));
     unit.handle(OriginInput::Unreachable(1, "no route to E".into()), 1001);
