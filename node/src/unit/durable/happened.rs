@@ -26,6 +26,16 @@ pub(super) enum What {
     Ended(Kind),
 }
 
+/// The first and the latest of what has happened, `most` in all.
+pub(super) fn first_and_latest(happened: &[Happened], most: usize) -> Vec<Happened> {
+    let mut kept = happened.to_vec();
+    let left_out = happened.len().saturating_sub(most);
+    if left_out > 0 {
+        kept.drain(1..=left_out);
+    }
+    kept
+}
+
 impl Happened {
     /// What a record tells; `None` for what people need not know, and for a time that can't be.
     pub(super) fn of(record: &OriginRecord) -> Option<Self> {
@@ -81,6 +91,19 @@ mod tests {
             trace: None,
             idempotent: false,
         }))
+    }
+
+    #[test]
+    fn of_much_that_has_happened_the_beginning_and_the_latest_stay() {
+        let all: Vec<_> = (1..=5).filter_map(|at| Happened::of(&submitted(at))).collect();
+        let kept = |most| {
+            let kept = first_and_latest(&all, most);
+            Vec::from_iter(kept.iter().map(|happened| happened.at.as_millisecond()))
+        };
+        assert_eq!(kept(6), [1, 2, 3, 4, 5]);
+        assert_eq!(kept(5), [1, 2, 3, 4, 5]);
+        assert_eq!(kept(3), [1, 4, 5]);
+        assert!(first_and_latest(&[], 3).is_empty());
     }
 
     #[test]

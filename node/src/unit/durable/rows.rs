@@ -10,7 +10,7 @@ use workmesh_proto::wire::unit::{Eof, Kind, Outcome};
 use workmesh_proto::{NodeId, UnitId};
 
 use super::active::Active;
-use super::happened::{Happened, What};
+use super::happened::{Happened, What, first_and_latest};
 use super::work::Entry;
 use crate::unit::report::{WorkEvent, WorkReport};
 
@@ -62,7 +62,7 @@ pub(super) struct EndedUnit {
     events: Box<[Happened]>,
 }
 
-/// Events of an ended unit that stay: the latest.
+/// Events of an ended unit that stay, if they tell more than that it was submitted and ended: the first and the latest.
 const ENDED_EVENTS: usize = 8;
 
 impl EndedUnit {
@@ -72,7 +72,7 @@ impl EndedUnit {
             let (history, order) = (&state.history, state.history.order());
             let eof = history.end()?;
             let share = |node: &NodeId| names.share(node.as_str());
-            let first = state.events.len().saturating_sub(ENDED_EVENTS);
+            let telling = history.attempts() > 1 || eof.outcome == Outcome::Lost;
             Some(Self {
                 unit: active.unit,
                 directive: names.share(&order.directive),
@@ -95,10 +95,9 @@ impl EndedUnit {
                 responses: eof.responses,
                 response_bytes: eof.bytes,
                 stream_bytes: state.stream_bytes,
-                events: if history.attempts() > 1 {
-                    state.events[first..].into()
-                } else {
-                    Box::default()
+                events: match telling {
+                    true => first_and_latest(&state.events, ENDED_EVENTS).into(),
+                    false => Box::default(),
                 },
             })
         })

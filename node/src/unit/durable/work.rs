@@ -25,7 +25,7 @@ use workmesh_proto::wire::unit::{Eof, Kind, Outcome};
 use super::active::{Active, MAX_EVENTS};
 use super::batch::Batches;
 use super::drive::Drive;
-use super::happened::Happened;
+use super::happened::{Happened, first_and_latest};
 use super::host::Host;
 use super::place::place;
 use super::releases::Releases;
@@ -315,8 +315,8 @@ impl Work {
         records: &[OriginRecord],
     ) -> Box<Drive> {
         let submitted_ms = machine.history().order().submitted_ms;
-        let first = records.len().saturating_sub(MAX_EVENTS);
-        let events = records[first..].iter().filter_map(Happened::of).collect();
+        let events: Vec<_> = records.iter().filter_map(Happened::of).collect();
+        let events = first_and_latest(&events, MAX_EVENTS);
         let active = Arc::new(Active::new(unit, &machine, stream_bytes, events));
         self.table
             .lock()
