@@ -2,6 +2,7 @@
 //! The executor looks directives up here; the mesh advertises what it lists. Never runs anything.
 
 use worker_api::{Directive, DirectiveError, Location, WorkerEntry, linked_workers};
+use workmesh_proto::NodeId;
 use workmesh_proto::wire::link::{MAX_TEXT_BYTES, MAX_WORKERS, WorkerAd};
 use workmesh_proto::wire::unit::Kind;
 
@@ -102,10 +103,11 @@ impl Registry {
     }
 
     /// Where the worker of this name stands in [`iter`](Self::iter).
-    pub(super) fn position(&self, directive: &Directive) -> Result<usize, Unknown> {
+    /// What there is instead is told in the name of `node`.
+    pub(super) fn position(&self, directive: &Directive, node: &NodeId) -> Result<usize, Unknown> {
         self.workers
             .binary_search_by(|w| w.directive.cmp(directive))
-            .map_err(|_| self.unknown(directive))
+            .map_err(|_| self.unknown(directive, node))
     }
 
     /// The worker at this position.
@@ -118,7 +120,7 @@ impl Registry {
         self.workers.iter().map(Registered::advertisement).collect()
     }
 
-    fn unknown(&self, directive: &Directive) -> Unknown {
+    fn unknown(&self, directive: &Directive, node: &NodeId) -> Unknown {
         let module = directive.module();
         let of_module = || {
             self.workers
@@ -140,7 +142,7 @@ impl Registry {
         modules.dedup();
         Unknown {
             kind: Kind::UnknownModule,
-            message: format!("this node has no module {module:?}; it has {}", list(modules)),
+            message: format!("{node} has no module {module:?}; it has {}", list(modules)),
         }
     }
 }
@@ -195,7 +197,7 @@ mod tests {
 
     fn find(registry: &Registry, directive: &str) -> Result<&'static str, Unknown> {
         let directive = Directive::parse(directive).unwrap();
-        let found = registry.position(&directive);
+        let found = registry.position(&directive, &NodeId::parse("here").unwrap());
         found.map(|position| registry.entry(position).directive)
     }
 
@@ -220,7 +222,7 @@ mod tests {
         assert_eq!(module.kind, Kind::UnknownModule);
         assert_eq!(
             module.message,
-            r#"this node has no module "nosuch"; it has echo, sleep"#
+            r#"here has no module "nosuch"; it has echo, sleep"#
         );
     }
 
@@ -270,7 +272,7 @@ mod tests {
         assert!(registry.is_empty());
         assert_eq!(
             find(&registry, "a:b").unwrap_err().message,
-            r#"this node has no module "a"; it has none"#
+            r#"here has no module "a"; it has none"#
         );
     }
 

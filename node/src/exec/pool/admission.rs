@@ -48,7 +48,7 @@ impl Pool {
             .map_err(|e| refused(Kind::MalformedDirective, e.to_string()))?;
         let worker = self
             .registry
-            .position(&directive)
+            .position(&directive, &self.settings.node)
             .map_err(|unknown| refused(unknown.kind, unknown.message))?;
         let entry = self.registry.entry(worker);
         let now = Instant::now();
