@@ -25,7 +25,7 @@ Examples:
 
 With --json each unit is one object a line: unit, directive, state, reason, outcome, kind, message, executor, to, attempt,
 submitted, ended, deadline, payload_bytes, responses, bytes, idempotent, cancel_requested, executor_released. Without a unit that
-fits nothing is printed, and the exit status is 0.";
+fits nothing is printed on stdout, and the exit status is 0.";
 
 /// List durable units, newest first
 #[derive(Args, Clone, Debug)]

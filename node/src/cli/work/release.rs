@@ -30,7 +30,10 @@ is named, the exit status is 3; if the disk keeps one, it is 1; the others are r
 
 /// Forget durable units and their responses
 #[derive(Args, Clone, Debug)]
-#[command(after_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
+#[command(
+    override_usage = "node work release [OPTIONS] <ID>...\n       node work release [OPTIONS] --all [--older-than <DURATION>]",
+    after_help = format!("{EXAMPLES}\n\n{}", exit::HELP)
+)]
 pub(super) struct ReleaseArgs {
     /// Which units
     #[arg(value_name = "ID", required_unless_present = "all", value_parser = super::unit)]
