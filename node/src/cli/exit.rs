@@ -151,6 +151,15 @@ fn closed_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
         .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// Whether what is printed has no room where it goes: all other files are named by what writes them.
+fn is_full_stdout(error: &anyhow::Error) -> bool {
+    let first = error
+        .chain()
+        .next()
+        .and_then(|cause| cause.downcast_ref::<io::Error>());
+    first.is_some_and(|error| error.kind() == io::ErrorKind::StorageFull)
+}
+
 /// What went wrong and why, each once: many an error's text ends with that of its cause.
 pub(crate) fn causes(error: &anyhow::Error) -> String {
     let mut text = String::new();
@@ -166,7 +175,10 @@ pub(crate) fn causes(error: &anyhow::Error) -> String {
 
 /// The line for an error of a verb; `None` if there is nothing to say, as when the reader of a pipe has gone.
 pub(crate) fn line(error: &anyhow::Error) -> Option<String> {
-    let text = causes(error);
+    let text = match is_full_stdout(error) {
+        true => format!("stdout can't be written: {error}"),
+        false => causes(error),
+    };
     let quiet = text.is_empty() || of_error(error) == OK;
     (!quiet).then(|| format!("node: {}", text::one_line(&text)))
 }
@@ -186,6 +198,15 @@ mod tests {
             said.as_deref(),
             Some("node: asking: the connection to the node broke: it is gone")
         );
+    }
+
+    #[test]
+    fn a_full_stdout_is_not_taken_for_the_disk_of_the_node() {
+        let full = || anyhow::Error::from(io::Error::from(io::ErrorKind::StorageFull));
+        let said = line(&full()).unwrap_or_default();
+        assert!(said.starts_with("node: stdout can't be written: "), "{said}");
+        let named = line(&full().context("writing node.key")).unwrap_or_default();
+        assert!(named.starts_with("node: writing node.key: "), "{named}");
     }
 
     #[test]
