@@ -111,7 +111,7 @@ fn the_same_id_twice_is_one_unit() {
 }
 
 #[test]
-fn a_client_that_begins_behind_the_last_response_sees_the_end_alone() {
+fn a_client_that_begins_behind_the_last_response_sees_none_and_the_end() {
     let mesh = line(&["A", "E"]);
     let task = Task::new(&mesh).responses(3, 1000).slowly(500, 20);
     task.detach(&mesh, "A", &["--to", "E"]).ok();

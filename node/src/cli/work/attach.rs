@@ -58,7 +58,7 @@ struct What {
     /// Which unit
     #[arg(value_name = "ID", value_parser = super::unit)]
     unit: UnitId,
-    /// Begin with this response, counted from 1; of a unit that ends with fewer, no response is printed
+    /// Begin with this response, counted from 1; from the second on each is a line unless --format says otherwise, and of a unit that ends with fewer none is printed
     #[arg(
         long,
         value_name = "SERIAL",
@@ -149,6 +149,15 @@ mod tests {
         };
         assert_eq!((attach.responses, attach.bytes, attach.follow), (2, None, true));
         assert!(matches!(conversation.output, Some(Output::Json(_))));
+        for (from, lines) in [(1, false), (2, true)] {
+            let plain = What {
+                from,
+                json: false,
+                ..what.clone()
+            };
+            let output = plain.conversation(true, false).output;
+            assert_eq!(matches!(output, Some(Output::Lines(None))), lines);
+        }
         let unit = what.unit;
         assert_eq!(mistake(&format!("attach {unit} --from 1 --format raw")), None);
         assert!(mistake(&format!("attach {unit} --from 0")).is_some());

@@ -27,13 +27,12 @@ pub(super) enum What {
 }
 
 /// The first and the latest of what has happened, `most` in all.
-pub(super) fn first_and_latest(happened: &[Happened], most: usize) -> Vec<Happened> {
-    let mut kept = happened.to_vec();
+pub(super) fn first_and_latest(mut happened: Vec<Happened>, most: usize) -> Vec<Happened> {
     let left_out = happened.len().saturating_sub(most);
     if left_out > 0 {
-        kept.drain(1..=left_out);
+        happened.drain(1..=left_out);
     }
-    kept
+    happened
 }
 
 impl Happened {
@@ -97,13 +96,13 @@ mod tests {
     fn of_much_that_has_happened_the_beginning_and_the_latest_stay() {
         let all: Vec<_> = (1..=5).filter_map(|at| Happened::of(&submitted(at))).collect();
         let kept = |most| {
-            let kept = first_and_latest(&all, most);
+            let kept = first_and_latest(all.clone(), most);
             Vec::from_iter(kept.iter().map(|happened| happened.at.as_millisecond()))
         };
         assert_eq!(kept(6), [1, 2, 3, 4, 5]);
         assert_eq!(kept(5), [1, 2, 3, 4, 5]);
         assert_eq!(kept(3), [1, 4, 5]);
-        assert!(first_and_latest(&[], 3).is_empty());
+        assert!(first_and_latest(Vec::new(), 3).is_empty());
     }
 
     #[test]

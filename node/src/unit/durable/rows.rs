@@ -96,7 +96,7 @@ impl EndedUnit {
                 response_bytes: eof.bytes,
                 stream_bytes: state.stream_bytes,
                 events: match telling {
-                    true => first_and_latest(&state.events, ENDED_EVENTS).into(),
+                    true => first_and_latest(state.events.clone(), ENDED_EVENTS).into(),
                     false => Box::default(),
                 },
             })

@@ -315,8 +315,7 @@ impl Work {
         records: &[OriginRecord],
     ) -> Box<Drive> {
         let submitted_ms = machine.history().order().submitted_ms;
-        let events: Vec<_> = records.iter().filter_map(Happened::of).collect();
-        let events = first_and_latest(&events, MAX_EVENTS);
+        let events = first_and_latest(records.iter().filter_map(Happened::of).collect(), MAX_EVENTS);
         let active = Arc::new(Active::new(unit, &machine, stream_bytes, events));
         self.table
             .lock()

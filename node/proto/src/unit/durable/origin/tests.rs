@@ -299,7 +299,7 @@ fn an_idempotent_unit_that_was_lost_runs_again_and_its_first_responses_stay() {
 }
 
 #[test]
-fn a_unit_runs_again_at_once_however_long_its_executor_was_away() {
+fn a_unit_that_runs_again_waits_as_little_however_long_its_executor_was_away() {
     let mut unit = following(order(None, true));
     unit.handle(OriginInput::Broken(1, "cut".into()), 1001);
     let mut now = 1001;

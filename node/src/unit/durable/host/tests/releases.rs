@@ -38,6 +38,17 @@ async fn a_later_offer_releases_the_one_before() {
 }
 
 #[tokio::test]
+async fn a_later_offer_is_put_off_while_the_function_of_the_one_before_runs() {
+    let rig = rig();
+    let unit = submit("gate:buffer", 0);
+    let (_talk, gate) = rig.start(&unit).await;
+    let next = submit_as(&unit, 2);
+    assert_eq!(rig.run(&next, b"").await.refused, Some(Kind::Busy));
+    assert_eq!(rig.host.count(), 0, "the one before is released all the same");
+    gate.go(Go::Return);
+}
+
+#[tokio::test]
 async fn a_unit_that_could_not_be_removed_when_it_was_released_is_collected_and_does_not_come_again() {
     let disk = Faulty::new();
     let rig = rig_on(&disk);
